@@ -1,0 +1,234 @@
+"""A project folder, its numbered stages, and a run of a stage: what was done, from what, by whom, with what result.
+
+    my-llm/05-pretrain/main/  run.json config.toml metrics.jsonl log.txt samples/ checkpoints/step_000500/
+"""
+
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from groundup import __version__
+from groundup.base.errors import CheckpointError, DataError, GroundupError
+from groundup.base.files import (
+    atomic_folder,
+    fingerprint,
+    os_error,
+    read_json,
+    read_jsonl,
+    sha256,
+    text_hash,
+    write_json,
+    write_text,
+)
+from groundup.base.log import duration, say
+
+__all__ = ["STAGES", "Run", "checkpoints", "latest_checkpoint", "open_run", "resolve_checkpoint", "write_checkpoint"]
+
+STAGES = {
+    "data": "01-data", "tokenizer": "02-tokenizer", "shards": "03-shards", "plan": "04-plan", "pretrain": "05-pretrain",
+    "sft": "06-sft", "reward": "07-reward", "dpo": "08-dpo", "ppo": "09-ppo", "grpo": "10-grpo", "eval": "11-eval",
+    "export": "12-export",
+}  # fmt: skip
+TRAINED = ("grpo", "ppo", "dpo", "sft", "pretrain")  # the furthest first: what `chat my-llm` talks to
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Run:
+    """A handle on one run's folder. `inputs` maps a role ("shards") to the path it reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of run.json, or {} before the run has begun."""
+        file = self.path / "run.json"
+        return read_json(file) if file.exists() else {}
+
+    @property
+    def done(self) -> bool:
+        """Whether the run came to its end."""
+        return self.info.get("status") == "done"
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What the run reported at its end."""
+        return self.info.get("results", {})
+
+    def log(self, text: str) -> None:
+        """Prints a line and appends it to log.txt."""
+        say(text, self.path / "log.txt")
+
+    def metric(self, **values: Any) -> None:
+        """Appends one row to metrics.jsonl. A non-finite number becomes null: JSON has no NaN."""
+        clean = {k: None if isinstance(v, float) and v - v != 0 else v for k, v in values.items()}
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(clean) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Returns the rows of metrics.jsonl (none before the first)."""
+        file = self.path / "metrics.jsonl"
+        return list(read_jsonl(file)) if file.exists() else []
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drops rows after `step`: a resumed run repeats those steps and would write them twice."""
+        file = self.path / "metrics.jsonl"
+        if not file.exists():
+            return
+        kept = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # the last line of a killed run
+                break
+            if row.get("step", 0) <= step:
+                kept.append(line + "\n")
+        write_text(file, "".join(kept))
+
+    def require_done(self, verb: str) -> "Run":
+        """Returns self if finished. Raises: DataError naming the command that makes it."""
+        if not self.done:
+            raise DataError(f"{self.path}: not there or not finished; run `groundup {verb}` first")
+        return self
+
+
+def open_run(project: Path | str, stage: str, name: str = "main") -> Run:
+    """Returns the handle of a stage's run in a project folder; creates nothing."""
+    if not NAME.fullmatch(name):
+        raise GroundupError(f"--name {name!r}: letters, digits, '.', '_' and '-' only, beginning with a letter or digit")
+    return Run(Path(project) / STAGES[stage] / name)
+
+
+@contextmanager
+def record(run: Run, config_toml: str, inputs: Mapping[str, Path], seed: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yields a dict for results, around the work of a run; run.json tells its state throughout.
+
+    The caller asks `unchanged` first. On success the dict becomes `results`; on an error or Ctrl-C the status says so,
+    and the same command continues from what is on disk.
+    """
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise os_error(error, run.path) from error
+    wall, cpu = time.time(), time.process_time()
+    before = run.info if run.info.get("status") not in (None, "done") else {}
+    info: dict[str, Any] = {
+        "command": ["groundup", *sys.argv[1:]], "status": "running", "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "groundup": __version__, "python": platform.python_version(), "platform": platform.platform(),
+        "cpus": os.cpu_count(), "seed": seed, "config_hash": text_hash(config_toml),
+        "inputs": {role: {"path": os.path.relpath(path, run.path), "hash": fingerprint(path)} for role, path in inputs.items()},
+    }  # fmt: skip
+
+    def close(status: str, results: dict[str, Any]) -> None:
+        spent = {"wall_s": round(before.get("wall_s", 0) + time.time() - wall, 2),
+                 "cpu_s": round(before.get("cpu_s", 0) + time.process_time() - cpu, 2)}  # fmt: skip
+        write_json(run.path / "run.json", info | {"status": status, **spent, "results": results})
+
+    results: dict[str, Any] = {}
+    try:
+        write_text(run.path / "config.toml", config_toml)
+        write_json(run.path / "run.json", info | {"wall_s": before.get("wall_s", 0), "cpu_s": before.get("cpu_s", 0)})
+        yield results
+        close("done", results)
+    except KeyboardInterrupt:
+        close("interrupted", results)
+        raise
+    except OSError as error:
+        raise os_error(error) from error
+    except Exception:
+        if run.path.exists():
+            close("failed", results)
+        raise
+
+
+def unchanged(run: Run, config_toml: str, inputs: Mapping[str, Path]) -> bool:
+    """Returns whether the run is done with this very config and these inputs; says so if it is.
+
+    A run that was begun from something else is removed, aloud, so that nothing of it is taken for the new one's.
+    """
+    info = run.info
+    if not info:
+        return False
+    same = info.get("config_hash") == text_hash(config_toml) and {
+        role: entry["hash"] for role, entry in info.get("inputs", {}).items()
+    } == {role: fingerprint(path) for role, path in inputs.items()}
+    if not same:
+        say(f"{run.path}: its config or inputs have changed, so it is made anew")
+        shutil.rmtree(run.path)
+        return False
+    if info["status"] == "done":
+        say(f"{run.path}: already done with the same config and inputs ({duration(info['wall_s'])}); nothing to do")
+    return info["status"] == "done"
+
+
+# Checkpoints: a folder is a checkpoint when DONE is in it, and DONE is written last.
+
+
+@contextmanager
+def write_checkpoint(run_path: Path, step: int, keep: int = 2) -> Iterator[Path]:
+    """Yields a folder to fill; then writes its manifest and DONE, renames it into place and drops the oldest beyond `keep`."""
+    folder = Path(run_path) / "checkpoints" / f"step_{step:06d}"
+    with atomic_folder(folder) as temporary:
+        yield temporary
+        files = sorted(f for f in temporary.rglob("*") if f.is_file())
+        write_json(temporary / "MANIFEST.json", {f.relative_to(temporary).as_posix(): sha256(f) for f in files})
+        (temporary / "DONE").write_text(f"{step}\n", encoding="utf-8")
+    for old in checkpoints(run_path)[:-keep]:
+        shutil.rmtree(old)
+
+
+def checkpoints(run_path: Path) -> list[Path]:
+    """Returns a run's complete checkpoints, the oldest first."""
+    found = Path(run_path).glob("checkpoints/step_*")
+    return sorted((f for f in found if (f / "DONE").exists()), key=lambda f: int(f.name[5:]))
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Raises: CheckpointError naming the first file that is missing or not what the manifest says."""
+    for name, digest in read_json(folder / "MANIFEST.json").items():
+        file = folder / name
+        if not file.exists():
+            raise CheckpointError(f"{file}: missing from the checkpoint")
+        if sha256(file) != digest:
+            raise CheckpointError(f"{file}: corrupt (its hash isn't the manifest's)")
+
+
+def latest_checkpoint(run_path: Path) -> Path | None:
+    """Returns the newest checkpoint that is whole, or None; a corrupt one is named and passed over."""
+    for folder in reversed(checkpoints(run_path)):
+        try:
+            verify_checkpoint(folder)
+            return folder
+        except CheckpointError as error:
+            say(f"{error}; using the one before it")
+    return None
+
+
+def resolve_checkpoint(path: Path | str) -> Path:
+    """Returns the checkpoint folder that a user means by a checkpoint, a run, a stage or a project folder.
+
+    A project means its furthest finished stage (GRPO before DPO before SFT before pretraining), a stage its run `main`.
+    Raises: CheckpointError saying what was looked for.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such folder; expected a project, a run or a checkpoint of groundup")
+    if (path / "DONE").exists():
+        verify_checkpoint(path)
+        return path
+    candidates = [path, path / "main", *(path / STAGES[stage] / "main" for stage in TRAINED)]
+    for candidate in candidates:
+        if candidate not in (path, path / "main") and not Run(candidate).done:
+            continue
+        if (candidate / "checkpoints").is_dir() and (found := latest_checkpoint(candidate)):
+            return found
+    raise CheckpointError(f"{path}: no finished checkpoint in it; train one with `groundup pretrain {path}`")

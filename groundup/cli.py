@@ -1,0 +1,125 @@
+"""The command line: a verb leads to a config class and a function, both imported only when that verb is asked for."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from groundup import __version__
+
+__all__ = ["VERBS", "Verb", "main"]
+
+# Threads that wait for work must sleep, not spin: on a shared machine spinning costs most of the tokens per CPU-second.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+class Verb(NamedTuple):
+    """Where a verb's config class and function live, and its line in `--help`."""
+
+    config: str
+    function: str
+    summary: str
+
+
+VERBS = {
+    "demo": Verb("recipes.config:DemoConfig", "recipes.demo:main", "the whole path, from raw text to a chat model, in minutes"),
+    "data world": Verb("data.config:WorldConfig", "data.world:main", "write the small world as raw sources: WARC, wiki dump, book, code"),
+    "data get": Verb("data.config:GetConfig", "data.get:main", "download a registered public data set"),
+    "data build": Verb("data.config:BuildConfig", "data.build:main", "turn raw files into clean documents, with a reason for every drop"),
+    "data stats": Verb("data.config:StatsConfig", "data.why:stats", "what each rule removed"),
+    "data why": Verb("data.config:WhyConfig", "data.why:main", "why a document was dropped, or that it was kept"),
+    "tokenizer train": Verb("tokenizer.config:TrainConfig", "tokenizer.train:main", "learn a byte-level BPE vocabulary from the documents"),
+    "tokenizer encode": Verb("tokenizer.config:EncodeConfig", "tokenizer.io:main", "show a text as tokens"),
+    "shards": Verb("shards.config:ShardsConfig", "shards.write:main", "encode the documents into token files"),
+    "plan": Verb("plan.config:PlanConfig", "plan.budget:main", "how large a model, how many tokens, how long"),
+    "pretrain": Verb("train.config:PretrainConfig", "train.pretrain:main", "train the base model"),
+    "sft": Verb("align.config:SFTConfig", "align.sft:main", "teach it to answer: supervised fine-tuning on conversations"),
+    "dpo": Verb("align.config:DPOConfig", "align.dpo:main", "teach it which of two answers is better"),
+    "grpo": Verb("align.config:GRPOConfig", "align.grpo:main", "let it try, and reinforce what a verifier accepts"),
+    "eval": Verb("evals.config:EvalConfig", "evals.harness:main", "bits per byte, exact match, sample@1, pass@8, with intervals"),
+    "generate": Verb("infer.config:GenerateConfig", "infer.sample:main", "continue a text"),
+    "chat": Verb("infer.config:ChatConfig", "infer.chat:main", "talk to the model in the terminal"),
+    "serve": Verb("serve.config:ServeConfig", "serve.app:main", "an OpenAI-compatible server with a chat page"),
+    "export huggingface": Verb("export.config:HuggingFaceConfig", "export.huggingface:main", "a folder that transformers, vLLM and others load"),
+    "report": Verb("report.config:ReportConfig", "report.page:main", "one self-contained report.html of the whole project"),
+}  # fmt: skip
+
+
+def overview() -> str:
+    """Returns the text of `groundup --help`."""
+    width = max(map(len, VERBS)) + 2
+    lines = [f"groundup {__version__}: a large language model from the ground up", "", "usage: groundup VERB [--help] [flags]", ""]
+    lines += [f"  {name:{width}}{verb.summary}" for name, verb in VERBS.items()]
+    lines += ["", "Every verb takes --config FILE.toml, dotted flags for any field (--model.d-model 256), --print-config and --dry-run.",
+              "Begin with:  groundup demo"]  # fmt: skip
+    return "\n".join(lines)
+
+
+def find_verb(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Returns the verb (one or two words) that argv begins with, and the rest. Raises: ConfigError with a near miss."""
+    from groundup.base.errors import ConfigError
+
+    for words in (2, 1):
+        if (name := " ".join(argv[:words])) in VERBS and len(argv) >= words:
+            return name, list(argv[words:])
+    if children := [name for name in VERBS if name.startswith(argv[0] + " ")]:
+        raise ConfigError(f"'{argv[0]}' needs a second word: {', '.join(children)}")
+    near = difflib.get_close_matches(" ".join(argv[:2]), VERBS, 1, 0.6) or difflib.get_close_matches(argv[0], VERBS, 1, 0.5)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise ConfigError(f"no verb '{argv[0]}'{hint} (see `groundup --help`)")
+
+
+def load(path: str):  # type: ignore[no-untyped-def]
+    """Returns the object that "package.module:name" names inside groundup."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(f"groundup.{module}"), name)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Runs one verb. Raises: GroundupError for the user's mistakes."""
+    from groundup.base.config import parse, to_toml
+
+    name, rest = find_verb(argv)
+    verb = VERBS[name]
+    print_config, dry_run = "--print-config" in rest, "--dry-run" in rest
+    rest = [word for word in rest if word not in ("--print-config", "--dry-run")]
+    config = parse(load(verb.config), rest, f"groundup {name}", f"groundup {name}: {verb.summary}.")
+    if print_config:
+        print(to_toml(config), end="")
+        return
+    config.validate()
+    if dry_run:
+        print("\n".join([f"groundup {name} would:", *(f"  {line}" for line in config.describe())]))
+        return
+    load(verb.function)(config)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if argv[0] in ("--version", "-V"):
+        print(f"groundup {__version__}")
+        return 0
+    from groundup.base.errors import GroundupError
+    from groundup.base.files import os_error
+
+    try:
+        run(argv)
+        return 0
+    except GroundupError as error:
+        message = str(error)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues from what is on disk", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `groundup ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        message = str(os_error(error))
+    print(f"groundup: {' '.join(message.split())}", file=sys.stderr)
+    return 2
