@@ -153,7 +153,7 @@ def write_jsonl(path: Path | str, rows: Iterable[dict[str, Any]]) -> int:
     with atomic_file(path) as temporary, contextlib.ExitStack() as stack:
         raw: Any = stack.enter_context(open(temporary, "wb"))
         if path.suffix == ".gz":
-            raw = stack.enter_context(gzip.GzipFile(fileobj=raw, mode="wb", mtime=0))
+            raw = stack.enter_context(gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0))
         elif path.suffix == ".zst":
             raw = stack.enter_context(zstandard.ZstdCompressor().stream_writer(raw))
         for row in rows:

@@ -23,10 +23,10 @@ from groundup.base.files import (
     fingerprint,
     os_error,
     read_json,
-    read_jsonl,
     sha256,
     text_hash,
     write_json,
+    write_jsonl,
     write_text,
 )
 from groundup.base.log import duration, say
@@ -75,24 +75,19 @@ class Run:
             stream.write(json.dumps(clean) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Returns the rows of metrics.jsonl (none before the first)."""
-        file = self.path / "metrics.jsonl"
-        return list(read_jsonl(file)) if file.exists() else []
+        """Returns the rows of metrics.jsonl, up to the line at which a killed run was cut off."""
+        file, rows = self.path / "metrics.jsonl", []
+        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
 
     def truncate_metrics(self, step: int) -> None:
         """Drops rows after `step`: a resumed run repeats those steps and would write them twice."""
-        file = self.path / "metrics.jsonl"
-        if not file.exists():
-            return
-        kept = []
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:  # the last line of a killed run
-                break
-            if row.get("step", 0) <= step:
-                kept.append(line + "\n")
-        write_text(file, "".join(kept))
+        rows = [row for row in self.metrics() if row.get("step", 0) <= step]
+        write_jsonl(self.path / "metrics.jsonl", rows)
 
     def require_done(self, verb: str) -> "Run":
         """Returns self if finished. Raises: DataError naming the command that makes it."""
