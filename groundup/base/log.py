@@ -90,7 +90,7 @@ class Progress:
     def draw(self) -> None:
         """Shows the line."""
         text = self.line()
-        sys.stderr.write(f"\r\x1b[K{text[:110]}" if self.terminal else text + "\n")
+        sys.stderr.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}" if self.terminal else text + "\n")
         sys.stderr.flush()
 
     def erase(self) -> None:
