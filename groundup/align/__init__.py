@@ -1,0 +1,1 @@
+"""From a model of text to one that answers: supervised fine-tuning, DPO, GRPO."""

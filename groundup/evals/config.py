@@ -1,0 +1,83 @@
+"""What `groundup eval` can be told. Never imports torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from groundup.base.errors import ConfigError
+from groundup.base.runs import open_run
+
+__all__ = ["EvalConfig", "STAGE_NAMES", "stage_run"]
+
+STAGE_NAMES = {"base": "pretrain", "sft": "sft", "dpo": "dpo", "grpo": "grpo"}  # as results name it -> as the verb does
+
+
+def stage_run(stage: str) -> tuple[str, str]:
+    """Returns (stage, run) of "sft", "base", "pretrain" or "sft/continued". Raises: ConfigError for another word."""
+    word, _, name = stage.partition("/")
+    known = {**STAGE_NAMES, "pretrain": "pretrain"}
+    if word not in known:
+        raise ConfigError(f"stage: expected all, {', '.join(STAGE_NAMES)}, or a run as in sft/main, not {stage!r}")
+    return known[word], name or "main"
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """`groundup eval`: how good is each stage's model?"""
+
+    project: Positional[Path] = Path("my-llm")  # the project folder
+    name: str = "main"  # the evaluation run's name
+    stage: str = "all"  # base, sft, dpo, grpo, one run of a stage as in sft/continued, several with commas, or all
+    problems: Path | None = None  # JSONL of held-out problems (default: tasks/problems-test.jsonl in the project)
+    documents: Path | None = None  # Parquet of held-out documents (default: 01-data/main/heldout.parquet)
+    limit: int = 0  # use only the first so many problems (0: all)
+    samples: int = 8  # sampled answers a problem, at temperature 1
+    max_tokens: int = 32  # the most tokens of an answer
+    seed: int = 0  # of sampling and of the bootstrap
+    device: str = "auto"  # cpu, cuda, mps; auto takes the GPU where there is one
+    threads: int = 0  # CPU threads (0: all cores)
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that is out of range."""
+        for key in ("samples", "max_tokens"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key}: expected at least 1, not {getattr(self, key)}")
+        for key in ("limit", "threads", "seed"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"{key}: expected at least 0, not {getattr(self, key)}")
+        if self.stage != "all":
+            for stage in self.stage.split(","):
+                stage_run(stage)
+
+    @property
+    def problems_path(self) -> Path:
+        """The JSONL file of problems."""
+        return self.problems or self.project / "tasks" / "problems-test.jsonl"
+
+    @property
+    def documents_path(self) -> Path:
+        """The Parquet file of held-out documents."""
+        return self.documents or self.project / "01-data" / "main" / "heldout.parquet"
+
+    def stages(self) -> list[tuple[str, Path]]:
+        """Returns (name in the results, run folder) of each stage asked for; with "all", of each that has finished."""
+        if self.stage == "all":
+            runs = {name: open_run(self.project, verb) for name, verb in STAGE_NAMES.items()}
+            return [(name, run.path) for name, run in runs.items() if run.done]
+        found = []
+        for stage in self.stage.split(","):
+            verb, run_name = stage_run(stage)
+            label = next(name for name, known in STAGE_NAMES.items() if known == verb)
+            label += "" if run_name == "main" else f"-{run_name}"
+            found.append((label, open_run(self.project, verb, run_name).path))
+        return found
+
+    def describe(self) -> list[str]:
+        """Returns the lines of `--dry-run`."""
+        stages = ", ".join(f"{name} ({path})" for name, path in self.stages()) or "no finished stage yet"
+        return [
+            f"evaluate {stages}",
+            f"read {self.documents_path} (bits per byte) and {self.problems_path} ({1 + self.samples} answers a problem)",
+            f"write {open_run(self.project, 'eval', self.name).path}/<stage>.json",
+        ]
