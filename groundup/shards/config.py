@@ -1,0 +1,38 @@
+"""The flags of `groundup shards`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from groundup.base.errors import ConfigError
+from groundup.base.runs import open_run
+
+__all__ = ["ShardsConfig"]
+
+
+@dataclass(frozen=True)
+class ShardsConfig:
+    """Encodes the project's documents into token files."""
+
+    project: Positional[Path] = Path("my-llm")  # the project folder
+    shard_tokens: int = 16_777_216  # tokens a file; 16.8M are 34 MB at two bytes each, and that is all the memory used
+    data: str = "main"  # the data run whose documents are encoded
+    tokenizer: str = "main"  # the tokenizer run that encodes them
+    name: str = "main"  # the run's name
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key."""
+        if not 1024 <= self.shard_tokens <= 1 << 30:
+            raise ConfigError(f"shard_tokens: {self.shard_tokens} is not between 1024 and {1 << 30}")
+
+    def inputs(self) -> dict[str, Path]:
+        """Returns what is read, by role."""
+        data = open_run(self.project, "data", self.data).path
+        return {"train": data / "documents.parquet", "heldout": data / "heldout.parquet",
+                "tokenizer": open_run(self.project, "tokenizer", self.tokenizer).path / "tokenizer.json"}  # fmt: skip
+
+    def describe(self) -> list[str]:
+        """Returns the lines of --dry-run."""
+        folder = open_run(self.project, "shards", self.name).path
+        return [f"read {path}" for path in self.inputs().values()] + [f"write {folder / split}/" for split in ("train", "heldout")]

@@ -1,0 +1,96 @@
+"""Token files as batches for training: the same global batches whatever the number of devices. The one file here with torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from groundup.base.errors import DataError
+from groundup.shards.read import Shards, permutation
+
+__all__ = ["Batch", "TokenDataset"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`tokens` and `targets` (B, T) int64, targets -100 where unscored.
+
+    `positions` (B, T) restart at 0 where a document begins; attention stays inside a document. None is plain causal
+    attention over the whole row.
+    """
+
+    tokens: torch.Tensor
+    targets: torch.Tensor
+    positions: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Returns the batch on another device."""
+        positions = None if self.positions is None else self.positions.to(device, non_blocking=True)
+        return Batch(self.tokens.to(device, non_blocking=True), self.targets.to(device, non_blocking=True), positions)
+
+
+class TokenDataset(torch.utils.data.Dataset):
+    """The windows of `context` tokens that a folder of token files holds, each with the same window one token later.
+
+    Window i is tokens [i*T, i*T + T]; the last one of a window is the first of the next, so that every token is a target
+    once. `batch` serves them in the order of training; indexing serves them in the order of the text.
+    Raises: DataError if there are fewer than context + 1 tokens.
+    """
+
+    def __init__(self, folder: Path | str, context: int, seed: int = 0, document_mask: bool = False) -> None:
+        self.shards = Shards(folder)
+        self.context, self.seed, self.document_mask = context, seed, document_mask
+        if self.shards.tokens < context + 1:
+            raise DataError(
+                f"{folder}: {self.shards.tokens} tokens, fewer than one context of {context} and its target; "
+                f"use a context of at most {max(self.shards.tokens - 1, 0)}, or more text"
+            )
+        self._order: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return (self.shards.tokens - 1) // self.context
+
+    def window(self, i: int) -> np.ndarray:
+        """Returns the T + 1 tokens of window i, int64."""
+        return self.shards.slice(i * self.context, (i + 1) * self.context + 1).astype(np.int64)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns window i as (tokens, targets), each (T,), as a DataLoader wants them."""
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        window = torch.from_numpy(self.window(i))
+        return window[:-1], window[1:]
+
+    def positions(self, i: int) -> np.ndarray:
+        """Returns (T,) how far each token of window i is from the beginning of its document, or of the window."""
+        first = i * self.context
+        starts = self.shards.doc_starts
+        low, high = np.searchsorted(starts, (first, first + self.context))
+        begins = np.zeros(self.context, np.int64)
+        begins[starts[low:high] - first] = starts[low:high] - first
+        return np.arange(self.context) - np.maximum.accumulate(begins)
+
+    def _sample(self, n: int) -> int:
+        """Returns the window that is the n-th sample of training."""
+        epoch, at = divmod(n, len(self))
+        if epoch not in self._order:
+            if len(self._order) > 1:  # a batch touches two epochs at most
+                del self._order[min(self._order)]
+            self._order[epoch] = permutation(len(self), self.seed, epoch)
+        return int(self._order[epoch][at])
+
+    def batch(self, first_sample: int, size: int, rank: int = 0, world: int = 1) -> Batch:
+        """Returns this rank's share of the global batch of samples [first_sample, first_sample + size).
+
+        Sample n is the (n mod len)-th window of permutation(seed, n div len): rank and world only slice the batch, so a run
+        can be resumed with another number of devices, and a batch may straddle two epochs.
+        Raises: ValueError if `world` doesn't divide `size`.
+        """
+        if size % world or not 0 <= rank < world:
+            raise ValueError(f"a batch of {size} samples can't be shared among {world} ranks (this is rank {rank})")
+        share = size // world
+        chosen = [self._sample(n) for n in range(first_sample + rank * share, first_sample + (rank + 1) * share)]
+        rows = torch.from_numpy(np.stack([self.window(i) for i in chosen]))  # (B, T + 1)
+        positions = torch.from_numpy(np.stack([self.positions(i) for i in chosen])) if self.document_mask else None
+        return Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous(), positions)

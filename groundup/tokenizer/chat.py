@@ -1,0 +1,119 @@
+"""The chat format: how a conversation becomes tokens, and which of them a model is taught to write."""
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from groundup.base.errors import DataError, TokenizerError
+from groundup.base.records import Message
+
+if TYPE_CHECKING:
+    from groundup.tokenizer.encode import Tokenizer
+
+__all__ = ["DEFAULT_SPECIALS", "END", "TEMPLATE", "Rendered", "end_id", "render"]
+
+END = "<|end|>"
+DEFAULT_SPECIALS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", END)
+
+# A Jinja template as Hugging Face defines them, so that it travels with an exported model. Between `generation` and
+# `endgeneration` stands what the assistant writes itself: its words and the sign that it has finished.
+TEMPLATE = (
+    "<|endoftext|>"
+    "{% for message in messages %}"
+    "{% if message['role'] not in ['system', 'user', 'assistant'] %}"
+    "{{ raise_exception('a role must be system, user or assistant, not ' + message['role']) }}"
+    "{% endif %}"
+    "{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}"
+    "{% else %}{{ message['content'] }}<|end|>{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+# Three noncharacters, which no valid text holds, mark what the rendered string alone couldn't tell.
+QUOTED, BEGIN, FINISH = "\ufdd0", "\ufdd1", "\ufdd2"
+MARKS = re.compile(f"[{QUOTED}{BEGIN}{FINISH}]")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as tokens; `loss_mask` is 1 on what the assistant wrote, its <|end|> included, else 0."""
+
+    tokens: list[int]
+    loss_mask: list[int]
+
+
+def end_id(tokenizer: "Tokenizer") -> int:
+    """Returns the id of <|end|>, with which a turn ends. Raises: TokenizerError if the vocabulary has none."""
+    return tokenizer.special(END)
+
+
+@functools.cache
+def _compile(template: str) -> Any:
+    """Returns the compiled template, with the `generation` tag writing marks around what it encloses."""
+    import jinja2
+    from jinja2.ext import Extension
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        tags = {"generation"}  # noqa: RUF012 - Jinja reads this class attribute
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+        def _mark(self, caller: Any) -> str:
+            return BEGIN + caller() + FINISH
+
+    def raise_exception(message: str) -> None:
+        raise DataError(message)
+
+    # A template can come with a foreign model, so it runs in Jinja's sandbox, with the options Hugging Face uses.
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation])
+    environment.globals["raise_exception"] = raise_exception
+    try:
+        return environment.from_string(template)
+    except jinja2.TemplateError as error:
+        raise TokenizerError(f"the chat template can't be read (line {getattr(error, 'lineno', '?')}: {error})") from error
+
+
+def _quote(text: str, first: frozenset[str]) -> str:
+    """Returns the text with a mark behind each character that could begin a special, so that none can arise from it."""
+    text = MARKS.sub("\ufffd", text)
+    for character in first:
+        text = text.replace(character, character + QUOTED)
+    return text
+
+
+def render(messages: Sequence[Message], tokenizer: "Tokenizer", generation_prompt: bool = False) -> Rendered:
+    """Returns the conversation as tokens, by the tokenizer's own template or else `TEMPLATE`.
+
+    What people or models wrote never becomes a special token, whatever it says. With `generation_prompt` the tokens end
+    where the assistant's answer begins.
+    Raises: DataError for an unknown role; TokenizerError if the vocabulary lacks a special of the format.
+    """
+    if tokenizer.chat_template is None:
+        for name in DEFAULT_SPECIALS:
+            tokenizer.special(name)
+    first = frozenset(name[0] for name in tokenizer.specials)
+    rows = [{"role": m.role, "content": _quote(m.content, first)} for m in messages]
+    special = {"bos_token": "<|endoftext|>", "eos_token": END}
+    text = _compile(tokenizer.chat_template or TEMPLATE).render(messages=rows, add_generation_prompt=generation_prompt, **special)
+    tokens: list[int] = []
+    mask: list[int] = []
+    for number, span in enumerate(re.split(f"[{BEGIN}{FINISH}]", text)):
+        written = number % 2  # the marks come in pairs: every second span is the assistant's
+        for i, part in enumerate(re.split(_specials(tuple(tokenizer.specials)), span)):
+            ids = [tokenizer.specials[part]] if i % 2 else tokenizer.encode_ordinary(part.replace(QUOTED, ""))
+            tokens += ids
+            mask += [written] * len(ids)
+    return Rendered(tokens, mask)
+
+
+@functools.cache
+def _specials(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("(" + "|".join(map(re.escape, sorted(names, key=len, reverse=True))) + ")" if names else "(?!)")
