@@ -1,0 +1,163 @@
+"""The shape of a model: one dataclass for all families; parameters and FLOPs are counted here and nowhere else."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from groundup.base.config import from_dict as fill
+from groundup.base.errors import ConfigError
+
+__all__ = ["FAMILIES", "ModelConfig"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What sets one architecture apart from another."""
+
+    norm: Literal["rms", "layer"]
+    activation: Literal["swiglu", "gelu", "relu"]
+    positions: Literal["rope", "learned", "sinusoidal"]
+    qk_norm: bool
+    bias: bool
+    pre_norm: bool
+
+
+FAMILIES = {
+    "qwen3": Family("rms", "swiglu", "rope", qk_norm=True, bias=False, pre_norm=True),
+    "llama": Family("rms", "swiglu", "rope", qk_norm=False, bias=False, pre_norm=True),
+    "gpt2": Family("layer", "gelu", "learned", qk_norm=False, bias=True, pre_norm=True),
+    "transformer2017": Family("layer", "relu", "sinusoidal", qk_norm=False, bias=True, pre_norm=False),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture and its sizes; a zero means "the family's own choice", and the properties below resolve it."""
+
+    family: Literal["qwen3", "llama", "gpt2", "transformer2017"] = "qwen3"  # which architecture
+    vocab_size: int = 512  # tokens in the vocabulary, specials included
+    context: int = 256  # tokens that it can look back on
+    d_model: int = 128  # width of the residual stream
+    n_layers: int = 4  # blocks
+    n_heads: int = 4  # attention heads
+    n_kv_heads: int = 0  # heads of keys and values, shared by groups of query heads (0: one for each)
+    d_ff: int = 0  # width inside the feed-forward layer (0: 8/3 of d_model for SwiGLU, else 4 times)
+    head_dim: int = 0  # width of one head (0: d_model / n_heads)
+    dropout: float = 0.0  # share of activations dropped in training
+    tie_embeddings: bool = True  # the output layer shares the embedding's matrix
+    rope_theta: float = 10000.0  # base of the rotary positions' wavelengths
+
+    @property
+    def norm(self) -> Literal["rms", "layer"]:
+        """RMSNorm or LayerNorm."""
+        return FAMILIES[self.family].norm
+
+    @property
+    def activation(self) -> Literal["swiglu", "gelu", "relu"]:
+        """The feed-forward layer's non-linearity."""
+        return FAMILIES[self.family].activation
+
+    @property
+    def positions(self) -> Literal["rope", "learned", "sinusoidal"]:
+        """How a token learns where it stands."""
+        return FAMILIES[self.family].positions
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether queries and keys are normalised, head by head."""
+        return FAMILIES[self.family].qk_norm
+
+    @property
+    def bias(self) -> bool:
+        """Whether linear layers and norms add a bias."""
+        return FAMILIES[self.family].bias
+
+    @property
+    def pre_norm(self) -> bool:
+        """Whether a block normalises its input (today) or its output (2017)."""
+        return FAMILIES[self.family].pre_norm
+
+    @property
+    def norm_eps(self) -> float:
+        """The small number that keeps a norm from dividing by zero."""
+        return 1e-6 if self.norm == "rms" else 1e-5
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values, resolved."""
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def head_size(self) -> int:
+        """Width of one head, resolved."""
+        return self.head_dim or self.d_model // self.n_heads
+
+    @property
+    def ff_size(self) -> int:
+        """Width inside the feed-forward layer, resolved; SwiGLU's is a multiple of 64, for the sake of the matmuls."""
+        if self.d_ff:
+            return self.d_ff
+        return -(-8 * self.d_model // 3 // 64) * 64 if self.activation == "swiglu" else 4 * self.d_model
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that makes the shape impossible, and what would do."""
+        if self.family not in FAMILIES:
+            raise ConfigError(f"model.family: {self.family!r} is not one of {', '.join(FAMILIES)}")
+        for key in ("vocab_size", "context", "d_model", "n_layers", "n_heads"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"model.{key}: at least 1 is needed, not {getattr(self, key)}")
+        for key in ("n_kv_heads", "d_ff", "head_dim"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"model.{key}: 0 (the default of the family) or more is needed, not {getattr(self, key)}")
+        if not self.head_dim and self.d_model % self.n_heads:
+            raise ConfigError(f"model.d_model: {self.d_model} is not divisible by n_heads = {self.n_heads}")
+        if self.n_heads % self.kv_heads:
+            raise ConfigError(f"model.n_heads: {self.n_heads} is not divisible by n_kv_heads = {self.n_kv_heads}")
+        if self.positions == "rope" and self.head_size % 2:
+            raise ConfigError(f"model.head_dim: rotary positions turn pairs, so it must be even, not {self.head_size}")
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ConfigError(f"model.d_model: sines and cosines come in pairs, so it must be even, not {self.d_model}")
+        if self.positions != "rope" and (self.kv_heads != self.n_heads or self.head_size * self.n_heads != self.d_model):
+            raise ConfigError(f"model.n_kv_heads, model.head_dim: {self.family} knows neither; leave them 0")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout: a share from 0 to below 1 is needed, not {self.dropout}")
+        if self.rope_theta <= 1:
+            raise ConfigError(f"model.rope_theta: more than 1 is needed (10000 is usual), not {self.rope_theta}")
+
+    def _matrices(self) -> int:
+        """Weights of one block's matrices."""
+        heads, ff = self.n_heads + 2 * self.kv_heads, 3 if self.activation == "swiglu" else 2
+        attention = self.d_model * self.head_size * (heads + self.n_heads)
+        return attention + ff * self.d_model * self.ff_size
+
+    def params(self) -> int:
+        """Returns the exact number of trained parameters; a matrix that is shared counts once."""
+        norm = self.d_model * (2 if self.norm == "layer" else 1)
+        block = self._matrices() + 2 * norm + (2 * self.head_size if self.qk_norm else 0)
+        if self.bias:
+            block += self.head_size * (self.n_heads + 2 * self.kv_heads) + self.d_model + self.ff_size + self.d_model
+        total = self.n_layers * block + self.vocab_size * self.d_model * (1 if self.tie_embeddings else 2)
+        total += norm if self.pre_norm else 0
+        return total + (self.context * self.d_model if self.positions == "learned" else 0)
+
+    def flops_per_token(self, context: int | None = None) -> float:
+        """Returns the floating-point operations of training on one token, forward and backward: 6 N + 12 L H D T.
+
+        N: weights that a token is multiplied by (the output layer's included, look-up tables and norms not). The second
+        term is attention's scores and sums over T = `context` tokens, counted in full although half of them is
+        masked: the convention in which MFU is published.
+        Source: Chowdhery et al. 2022 (PaLM), appendix B.
+        """
+        weights = self.n_layers * self._matrices() + self.vocab_size * self.d_model
+        return 6.0 * weights + 12.0 * self.n_layers * self.n_heads * self.head_size * (context or self.context)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "model") -> "ModelConfig":
+        """Returns the config that `to_dict` described. Raises: ConfigError naming the key that is unknown or impossible."""
+        config = fill(cls, values, where)
+        config.validate()
+        return config

@@ -1,0 +1,129 @@
+"""The parts of a block: linear layers, norms, the attention layer and the feed-forward layer."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.model.attention import Implementation, attention
+from groundup.model.cache import KVCache
+from groundup.model.config import ModelConfig
+from groundup.model.rope import rotate
+
+__all__ = ["Attention", "Block", "FeedForward", "Linear", "RMSNorm", "make_norm"]
+
+
+class Linear(nn.Linear):
+    """A linear layer that leaves its initialisation to the Transformer (which does all of it in one place)."""
+
+    def reset_parameters(self) -> None:
+        """Does nothing."""
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis. Source: Zhang & Sennrich 2019, eq. 4."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the normalised x, in x's dtype."""
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
+def make_norm(config: ModelConfig) -> nn.Module:
+    """Returns the norm of the config's family, over d_model."""
+    if config.norm == "rms":
+        return RMSNorm(config.d_model, config.norm_eps)
+    return nn.LayerNorm(config.d_model, config.norm_eps)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with grouped keys and values; queries, keys and values come out of one matrix."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.config, self.layer = config, layer
+        width, heads = config.head_size, config.n_heads + 2 * config.kv_heads
+        self.qkv = Linear(config.d_model, heads * width, bias=config.bias)
+        self.out = Linear(config.n_heads * width, config.d_model, bias=config.bias)
+        if config.qk_norm:
+            self.q_norm = RMSNorm(width, config.norm_eps)
+            self.k_norm = RMSNorm(width, config.norm_eps)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None,
+        causal: bool,
+        implementation: Implementation,
+        cache: KVCache | None,
+    ) -> Tensor:
+        """Returns (B, T, C). `rotary` is (cos, sin), both (T or B T, 1, D)-broadcastable to (B, T, H, D)."""
+        config, (batch, time, _) = self.config, x.shape
+        heads, kv_heads = config.n_heads, config.kv_heads
+        qkv = self.qkv(x).view(batch, time, heads + 2 * kv_heads, config.head_size)
+        q, k, v = qkv.split((heads, kv_heads, kv_heads), dim=2)  # (B, T, H, D), twice (B, T, Hkv, D)
+        if config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+            k, v = k.to(q.dtype), v.to(q.dtype)
+        dropout = config.dropout if self.training else 0.0
+        y = attention(q, k, v, mask, causal, implementation, dropout)
+        return self.out(y.transpose(1, 2).reshape(batch, time, heads * config.head_size))
+
+
+class FeedForward(nn.Module):
+    """Widen, bend, narrow. In SwiGLU the gate and the value come out of one matrix. Source: Shazeer 2020."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.activation = config.activation
+        columns = 2 if config.activation == "swiglu" else 1
+        self.up = Linear(config.d_model, columns * config.ff_size, bias=config.bias)
+        self.down = Linear(config.ff_size, config.d_model, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (B, T, C)."""
+        h = self.up(x)
+        if self.activation == "swiglu":
+            gate, value = h.chunk(2, dim=-1)
+            h = F.silu(gate) * value
+        else:
+            h = F.relu(h) if self.activation == "relu" else F.gelu(h, approximate="tanh")
+        return self.down(h)
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each beside a residual path that is normalised before (today) or after (2017)."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.pre_norm, self.dropout = config.pre_norm, config.dropout
+        self.attn_norm, self.attn = make_norm(config), Attention(config, layer)
+        self.mlp_norm, self.mlp = make_norm(config), FeedForward(config)
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Returns x, in training with a share of it zeroed."""
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None,
+        causal: bool,
+        implementation: Implementation,
+        cache: KVCache | None,
+    ) -> Tensor:
+        """Returns (B, T, C)."""
+        if self.pre_norm:
+            x = x + self.drop(self.attn(self.attn_norm(x), rotary, mask, causal, implementation, cache))
+            return x + self.drop(self.mlp(self.mlp_norm(x)))
+        x = self.attn_norm(x + self.drop(self.attn(x, rotary, mask, causal, implementation, cache)))
+        return self.mlp_norm(x + self.drop(self.mlp(x)))

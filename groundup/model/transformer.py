@@ -1,0 +1,147 @@
+"""The Transformer: tokens in, logits out. One class for every family; the config decides."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.base.errors import ConfigError, GroundupError
+from groundup.model.attention import Implementation, additive, causal_mask, choose, document_mask
+from groundup.model.cache import KVCache
+from groundup.model.config import ModelConfig
+from groundup.model.layers import Block, make_norm
+from groundup.model.rope import rotary_tables, sinusoids
+
+__all__ = ["Transformer"]
+
+
+class Transformer(nn.Module):
+    """A decoder-only language model. Weights are fp32; for bf16 compute the caller wraps calls in `torch.autocast`.
+
+    `implementation` chooses the attention ("auto" by what was measured, see `groundup.model.attention.choose`).
+    Raises: ConfigError for a shape that can't be.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int | None = None, implementation: Implementation = "auto") -> None:
+        super().__init__()
+        config.validate()
+        self.config, self.implementation = config, implementation
+        self.embed = nn.Embedding(config.vocab_size, config.d_model, _weight=torch.empty(config.vocab_size, config.d_model))
+        if config.positions == "learned":
+            self.positions = nn.Embedding(config.context, config.d_model, _weight=torch.empty(config.context, config.d_model))
+        elif config.positions == "sinusoidal":
+            self.register_buffer("sinusoids", sinusoids(config.context, config.d_model), persistent=False)
+        else:
+            cos, sin = rotary_tables(config.context, config.head_size, config.rope_theta)
+            self.register_buffer("cos", cos, persistent=False)
+            self.register_buffer("sin", sin, persistent=False)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = make_norm(config) if config.pre_norm else nn.Identity()
+        if not config.tie_embeddings:
+            self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.initialise(seed)
+
+    @torch.no_grad()
+    def initialise(self, seed: int | None = None) -> None:
+        """Draws all weights anew: the same seed gives the same weights.
+
+        Matrices and embeddings from a normal distribution of deviation 0.02; the two matrices of each block that write to the
+        residual stream from 0.02 / sqrt(2 L), so that its variance doesn't grow with depth; biases 0, norms 1. The embedding
+        of 2017, which is multiplied by sqrt(C), from 1 / sqrt(C).
+        Source: Radford et al. 2019, section 2.3.
+        """
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            std = 0.02
+            if name.endswith(("attn.out.weight", "mlp.down.weight")):
+                std /= math.sqrt(2 * self.config.n_layers)
+            elif name == "embed.weight" and self.config.positions == "sinusoidal":
+                std = self.config.d_model**-0.5
+            parameter.normal_(0.0, std, generator=generator)
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor | None = None, cache: KVCache | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Returns the logits of each next token, (B, T, V) float32.
+
+        Shapes: tokens (B, T) int64; positions (B, T), by default counted on from the cache's length; mask (B or 1, 1, T or 1, S)
+        bool, True where attended, applied besides causality, S counting the cached tokens. Without a cache and a mask, positions
+        that restart at 0 begin a new document, and no token sees another document.
+        Raises: GroundupError for a token beyond the vocabulary, ConfigError if the context is exceeded.
+        """
+        return self.logits(self.hidden(tokens, positions, cache, mask))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Returns (..., V) float32 for hidden states (..., C); call it on the last position alone where that is all you need."""
+        weight = self.embed.weight if self.config.tie_embeddings else self.head.weight
+        return F.linear(hidden, weight).float()
+
+    def hidden(
+        self, tokens: Tensor, positions: Tensor | None = None, cache: KVCache | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Returns what the output layer reads, (B, T, C); arguments as in `forward`."""
+        past, time = cache.length if cache is not None else 0, tokens.shape[1]
+        if past + time > self.config.context:
+            raise ConfigError(f"{past + time} tokens exceed the model's context of {self.config.context}; shorten the text")
+        x, rotary = self._embed(tokens, positions, past)
+        mask, causal, implementation = self._mask(x, positions, cache, mask)
+        for block in self.blocks:
+            x = block(x, rotary, mask, causal, implementation, cache)
+        if cache is not None:
+            cache.advance(time)
+        return self.norm(x)
+
+    def _embed(self, tokens: Tensor, positions: Tensor | None, past: int) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Returns the embedded tokens (B, T, C) and the rows of the rotary tables, in the dtype of computation."""
+        config, device = self.config, tokens.device
+        where = slice(past, past + tokens.shape[1]) if positions is None else positions
+        rotary = None
+        try:
+            x = self.embed(tokens)
+            if config.positions == "learned":
+                x = x + self.positions.weight[where]
+            elif config.positions == "sinusoidal":
+                x = x * math.sqrt(config.d_model) + self.sinusoids[where]
+            else:
+                rotary = (self.cos[where].unsqueeze(-2), self.sin[where].unsqueeze(-2))  # (T or B, T, 1, D)
+        except IndexError as error:
+            raise self._explain(tokens, positions) from error
+        if config.dropout:
+            x = F.dropout(x, config.dropout, self.training)
+        if torch.is_autocast_enabled(device.type):  # the residual stream too: it halves the memory that norms move
+            x = x.to(torch.get_autocast_dtype(device.type))
+        return x, rotary and (rotary[0].to(x.dtype), rotary[1].to(x.dtype))
+
+    def _explain(self, tokens: Tensor, positions: Tensor | None) -> GroundupError:
+        """Returns the error for an index that is outside its table (on a GPU the kernel itself complains)."""
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= self.config.vocab_size:
+            wrong = low if low < 0 else high
+            return GroundupError(f"token {wrong} is beyond the model's vocabulary of {self.config.vocab_size}; is it this model's tokenizer?")
+        highest = int(positions.max()) if positions is not None else tokens.shape[1] - 1
+        return ConfigError(f"position {highest} exceeds the model's context of {self.config.context}; shorten the text")
+
+    def _mask(
+        self, x: Tensor, positions: Tensor | None, cache: KVCache | None, mask: Tensor | None
+    ) -> tuple[Tensor | None, bool, Implementation]:
+        """Returns (numbers to add to the scores or None, whether the kernel masks the future itself, implementation).
+
+        Built once here, for all layers.
+        """
+        time = x.shape[1]
+        keys = time + (cache.length if cache is not None else 0)
+        implementation = self.implementation
+        if implementation == "auto":
+            implementation = choose(x.device, x.dtype, time, keys)
+        if mask is None and cache is None and positions is not None:
+            return additive(document_mask(positions), x.dtype), False, implementation
+        if time > 1 and (mask is not None or implementation == "manual" or keys != time):
+            allowed = causal_mask(time, keys, x.device)
+            mask = allowed if mask is None else mask & allowed
+        if mask is None:
+            return None, time > 1, implementation
+        return additive(mask, x.dtype), False, implementation
