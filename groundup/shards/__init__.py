@@ -1,9 +1,9 @@
 """Token files: written once, read by memory map, served to training in an order that any number of devices agrees on.
 
-    from groundup.shards import TokenDataset, write_texts
+from groundup.shards import TokenDataset, write_texts
 
-    write_texts(["any", "texts"], tokenizer, "tokens")       # no project folder needed
-    TokenDataset("tokens", context=256).batch(0, 8)          # imports torch, which nothing else here does
+write_texts(["any", "texts"], tokenizer, "tokens")       # no project folder needed
+TokenDataset("tokens", context=256).batch(0, 8)          # imports torch, which nothing else here does
 """
 
 import importlib

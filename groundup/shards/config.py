@@ -35,4 +35,6 @@ class ShardsConfig:
     def describe(self) -> list[str]:
         """Returns the lines of --dry-run."""
         folder = open_run(self.project, "shards", self.name).path
-        return [f"read {path}" for path in self.inputs().values()] + [f"write {folder / split}/" for split in ("train", "heldout")]
+        return [f"read {path}" for path in self.inputs().values()] + [
+            f"write {folder / split}/" for split in ("train", "heldout")
+        ]

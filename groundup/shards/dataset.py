@@ -1,4 +1,4 @@
-"""Token files as batches for training: the same global batches whatever the number of devices. The one file here with torch."""
+"""Token files as batches for training: the same global batches whatever the number of devices. Imports torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +33,8 @@ class Batch:
 class TokenDataset(torch.utils.data.Dataset):
     """The windows of `context` tokens that a folder of token files holds, each with the same window one token later.
 
-    Window i is tokens [i*T, i*T + T]; the last one of a window is the first of the next, so that every token is a target
-    once. `batch` serves them in the order of training; indexing serves them in the order of the text.
+    Window i is tokens [i*T, i*T + T]; the last one of a window is the first of the next, so that every token is a
+    target once. `batch` serves them in the order of training; indexing serves them in the order of the text.
     Raises: DataError if there are fewer than context + 1 tokens.
     """
 
@@ -83,8 +83,8 @@ class TokenDataset(torch.utils.data.Dataset):
     def batch(self, first_sample: int, size: int, rank: int = 0, world: int = 1) -> Batch:
         """Returns this rank's share of the global batch of samples [first_sample, first_sample + size).
 
-        Sample n is the (n mod len)-th window of permutation(seed, n div len): rank and world only slice the batch, so a run
-        can be resumed with another number of devices, and a batch may straddle two epochs.
+        Sample n is the (n mod len)-th window of permutation(seed, n div len): rank and world only slice the batch, so
+        a run can be resumed with another number of devices, and a batch may straddle two epochs.
         Raises: ValueError if `world` doesn't divide `size`.
         """
         if size % world or not 0 <= rank < world:

@@ -39,7 +39,9 @@ class Shards:
         self._files = [self._map(file, verify) for file in index["files"]]
         self._ends = np.cumsum([len(file) for file in self._files], dtype=np.int64)
         if (held := int(self._ends[-1]) if self._files else 0) != self.tokens:
-            raise DataError(f"{path}: says {self.tokens} tokens, its files hold {held}; make them anew with `groundup shards`")
+            raise DataError(
+                f"{path}: says {self.tokens} tokens, its files hold {held}; make them anew with `groundup shards`"
+            )
         self._starts: np.ndarray | None = None
 
     def _map(self, file: dict[str, Any], verify: bool) -> np.ndarray:
@@ -49,11 +51,17 @@ class Shards:
         except FileNotFoundError as error:
             raise DataError(f"{path}: missing; make the token files anew with `groundup shards`") from error
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path}: truncated or not a NumPy file; make the token files anew with `groundup shards`") from error
+            raise DataError(
+                f"{path}: truncated or not a NumPy file; make the token files anew with `groundup shards`"
+            ) from error
         if array.dtype != self.dtype or array.shape != (file["tokens"],):
-            raise DataError(f"{path}: holds {array.dtype} {array.shape}, the index says {self.dtype} ({file['tokens']},)")
+            raise DataError(
+                f"{path}: holds {array.dtype} {array.shape}, the index says {self.dtype} ({file['tokens']},)"
+            )
         if verify and sha256(path) != file["sha256"]:
-            raise DataError(f"{path}: altered since it was written (its hash isn't the index's); make the token files anew")
+            raise DataError(
+                f"{path}: altered since it was written (its hash isn't the index's); make the token files anew"
+            )
         return array
 
     @property
@@ -64,7 +72,9 @@ class Shards:
             try:
                 self._starts = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
-                raise DataError(f"{path}: missing or damaged; make the token files anew with `groundup shards`") from error
+                raise DataError(
+                    f"{path}: missing or damaged; make the token files anew with `groundup shards`"
+                ) from error
         return self._starts
 
     def slice(self, start: int, stop: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Documents to token files: each document as <|endoftext|> and its tokens, end to end, in files of NumPy's own format."""
+"""Documents to token files: each as <|endoftext|> and its tokens, end to end, in files of NumPy's own format."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -53,7 +53,11 @@ class _Writer:
 
 
 def write_texts(
-    texts: Iterable[str], tokenizer: Tokenizer, folder: Path | str, shard_tokens: int = SHARD_TOKENS, bar: Progress | None = None
+    texts: Iterable[str],
+    tokenizer: Tokenizer,
+    folder: Path | str,
+    shard_tokens: int = SHARD_TOKENS,
+    bar: Progress | None = None,
 ) -> dict[str, Any]:
     """Returns the index of the folder that it writes: tokens_*.npy, doc_starts.npy and index.json, whole or not at all.
 
@@ -77,8 +81,8 @@ def write_texts(
         writer.flush()
         np.save(temporary / "doc_starts.npy", np.array(starts, np.int64))
         index = {
-            "dtype": dtype.name, "tokenizer": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size, "eot": tokenizer.eot,
-            "tokens": tokens, "bytes": size, "documents": len(starts), "files": writer.files,
+            "dtype": dtype.name, "tokenizer": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size,
+            "eot": tokenizer.eot, "tokens": tokens, "bytes": size, "documents": len(starts), "files": writer.files,
         }  # fmt: skip
         write_json(temporary / "index.json", index)
     return index
@@ -122,5 +126,6 @@ def main(config: ShardsConfig) -> None:
                 texts = (document.text for document in read_documents(path))
                 index = write_texts(texts, tokenizer, run.path / split, config.shard_tokens, bar)
             results[split] = {key: index[key] for key in ("tokens", "bytes", "documents")}
-            run.log(f"{split}: {quantity(index['tokens'])} tokens from {index['documents']} documents, {quantity(index['bytes'])} bytes")
+            counted = f"{quantity(index['tokens'])} tokens from {quantity(index['bytes'])} bytes"
+            run.log(f"{split}: {index['documents']} documents, {counted}")
     run.log(f"next: {command('plan', config.project)}")

@@ -1,10 +1,10 @@
 """Text to integers and back: byte-level BPE, its training, its files, and the chat format. Never imports torch.
 
-    from groundup.tokenizer import load, save
-    from groundup.tokenizer.train import train
+from groundup.tokenizer import load, save
+from groundup.tokenizer.train import train
 
-    tokenizer = train(["some text", "some more"], vocab_size=270)
-    tokenizer.decode(tokenizer.encode("text"))
+tokenizer = train(["some text", "some more"], vocab_size=270)
+tokenizer.decode(tokenizer.encode("text"))
 """
 
 import importlib

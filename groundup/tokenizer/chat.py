@@ -78,7 +78,9 @@ def _compile(template: str) -> Any:
     try:
         return environment.from_string(template)
     except jinja2.TemplateError as error:
-        raise TokenizerError(f"the chat template can't be read (line {getattr(error, 'lineno', '?')}: {error})") from error
+        raise TokenizerError(
+            f"the chat template can't be read (line {getattr(error, 'lineno', '?')}: {error})"
+        ) from error
 
 
 def _quote(text: str, first: frozenset[str]) -> str:
@@ -102,7 +104,9 @@ def render(messages: Sequence[Message], tokenizer: "Tokenizer", generation_promp
     first = frozenset(name[0] for name in tokenizer.specials)
     rows = [{"role": m.role, "content": _quote(m.content, first)} for m in messages]
     special = {"bos_token": "<|endoftext|>", "eos_token": END}
-    text = _compile(tokenizer.chat_template or TEMPLATE).render(messages=rows, add_generation_prompt=generation_prompt, **special)
+    text = _compile(tokenizer.chat_template or TEMPLATE).render(
+        messages=rows, add_generation_prompt=generation_prompt, **special
+    )
     tokens: list[int] = []
     mask: list[int] = []
     for number, span in enumerate(re.split(f"[{BEGIN}{FINISH}]", text)):

@@ -1,18 +1,26 @@
 """The flags of `groundup tokenizer train` and `groundup tokenizer encode`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from groundup.base.errors import ConfigError
+from groundup.base.errors import ConfigError, TokenizerError
 from groundup.base.runs import open_run
 from groundup.tokenizer.chat import DEFAULT_SPECIALS
 from groundup.tokenizer.pattern import check
 
-__all__ = ["EncodeConfig", "TrainConfig"]
+__all__ = ["EncodeConfig", "TrainConfig", "check_vocab_size"]
 
 SMALLEST = 256 + len(DEFAULT_SPECIALS)
+
+
+def check_vocab_size(size: int, specials: Sequence[str]) -> None:
+    """Raises: TokenizerError if the bytes and the specials alone are more than `size`."""
+    if size < 256 + len(specials):
+        least = f"at least {256 + len(specials)} (256 bytes and {len(specials)} specials)"
+        raise TokenizerError(f"vocab_size: {size} is too small; {least}")
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,8 @@ class TrainConfig:
     def validate(self) -> None:
         """Raises: ConfigError or TokenizerError naming the key."""
         check(self.pattern)
-        if self.vocab_size < SMALLEST and self.pattern != "bytes":
-            raise ConfigError(f"vocab_size: {self.vocab_size} is too small; at least {SMALLEST} (256 bytes and {len(DEFAULT_SPECIALS)} specials)")
+        if self.pattern != "bytes":
+            check_vocab_size(self.vocab_size, DEFAULT_SPECIALS)
 
     def inputs(self) -> dict[str, Path]:
         """Returns what is read, by role."""
@@ -41,7 +49,11 @@ class TrainConfig:
 
     def describe(self) -> list[str]:
         """Returns the lines of --dry-run."""
-        size = f"{SMALLEST} ids, the bytes and the specials" if self.pattern == "bytes" else f"{self.vocab_size} ids, pattern {self.pattern}"
+        size = (
+            f"{SMALLEST} ids, the bytes and the specials"
+            if self.pattern == "bytes"
+            else f"{self.vocab_size} ids, pattern {self.pattern}"
+        )
         return [f"read {path}" for path in self.inputs().values()] + [
             f"learn a vocabulary of {size}",
             f"write {open_run(self.project, 'tokenizer', self.name).path / 'tokenizer.json'}",
@@ -53,12 +65,16 @@ class EncodeConfig:
     """Shows a text as the model sees it."""
 
     project: Positional[Path] = Path("my-llm")  # a project folder, a checkpoint, or a tokenizer.json
-    text: Positional[str] = "-"  # the text; "-" reads it from standard input
+    text: Positional[str] = ""  # the text; - reads it from standard input
     specials: bool = False  # whether the names of special tokens in the text become special tokens
     name: str = "main"  # the tokenizer run's name
 
     def validate(self) -> None:
-        """Nothing to check before the tokenizer is read."""
+        """Raises: ConfigError if there is no text."""
+        if not self.text:
+            raise ConfigError(
+                'text: give one, as in `groundup tokenizer encode my-llm "some text"`, or - for standard input'
+            )
 
     def describe(self) -> list[str]:
         """Returns the lines of --dry-run."""

@@ -27,7 +27,7 @@ CACHED_WORDS, CACHED_LENGTH = 1 << 18, 64  # bounds of the word cache: about 60 
 
 
 def whole(text: str) -> str:
-    """Returns the text with lone surrogates, which UTF-8 can't express, replaced by U+FFFD; nearly always the text itself."""
+    """Returns the text with lone surrogates, which UTF-8 can't express, replaced by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -148,7 +148,8 @@ class Tokenizer:
         for left, right in merges:
             new = len(self._bytes)
             if not (0 <= left < new and 0 <= right < new) or (left, right) in self._ranks:
-                raise TokenizerError(f"merge {new - 256} ({left}, {right}): its parts must be ids below {new}, and no merge may come twice")
+                wrong = "its parts must be ids below its own, and no merge may come twice"
+                raise TokenizerError(f"merge {new - 256} ({left}, {right}): {wrong}")
             self.merges.append((left, right))
             self._ranks[left, right] = new
             self._bytes.append(self._bytes[left] + self._bytes[right])
@@ -161,7 +162,9 @@ class Tokenizer:
         self._words = _Words(self._ranks, self._id_of_byte)
 
     def __repr__(self) -> str:
-        return f"Tokenizer(pattern='{self.pattern}', {len(self.merges)} merges, {len(self.specials)} specials, {self.fingerprint})"
+        return (
+            f"Tokenizer({self.pattern}, {len(self.merges)} merges, {len(self.specials)} specials, {self.fingerprint})"
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -176,7 +179,9 @@ class Tokenizer:
     def special(self, name: str) -> int:
         """Returns the id of a special token. Raises: TokenizerError if there is none of that name."""
         if name not in self.specials:
-            raise TokenizerError(f"this tokenizer has no special token {name} (it has: {', '.join(self.specials) or 'none'})")
+            raise TokenizerError(
+                f"this tokenizer has no special token {name} (it has: {', '.join(self.specials) or 'none'})"
+            )
         return self.specials[name]
 
     @functools.cached_property
@@ -229,7 +234,7 @@ class Tokenizer:
         return [np.fromiter(self._stream(text), dtype=np.int32) for text in texts]
 
     def token_bytes(self, token: int) -> bytes:
-        """Returns the bytes of one token (a special's are its name's). Raises: TokenizerError for an id out of range."""
+        """Returns the bytes of a token (a special's are its name's). Raises: TokenizerError for an id out of range."""
         if 0 <= token < len(self._bytes):
             return self._bytes[token]
         raise TokenizerError(f"id {token} is out of range: this vocabulary has ids 0 to {len(self._bytes) - 1}")
@@ -237,13 +242,14 @@ class Tokenizer:
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Returns the bytes that the ids stand for. Raises: TokenizerError for an id out of range."""
         ids, table = list(ids), self._bytes
-        if ids and not (0 <= min(ids) and max(ids) < len(table)):
+        if ids and not (min(ids) >= 0 and max(ids) < len(table)):
             self.token_bytes(int(next(i for i in ids if not 0 <= i < len(table))))
         return b"".join([table[i] for i in ids])
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Returns the text of the ids; bytes that aren't UTF-8 become U+FFFD. Raises: TokenizerError for an id out of range.
+        """Returns the text of the ids; bytes that aren't UTF-8 become U+FFFD.
 
+        Raises: TokenizerError for an id out of range.
         Equal to: groundup.tokenizer.plain.decode
         """
         return self.decode_bytes(ids).decode("utf-8", "replace")
@@ -254,19 +260,20 @@ def check_specials(specials: Sequence[str]) -> None:
     seen: set[str] = set()
     for name in specials:
         if not name or name in seen:
-            raise TokenizerError(f"special token '{name}' is given twice" if name else "a special token must not be empty")
+            wrong = f"special token '{name}' is given twice" if name else "a special token must not be empty"
+            raise TokenizerError(wrong)
         seen.add(name)
 
 
 class StreamDecoder:
-    """Turns ids into text one by one. The pieces joined are `decode` of all the ids, and none holds half a character."""
+    """Turns ids into text one by one. The pieces joined are `decode` of all ids, and none holds half a character."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        """Returns the characters that this id completes, perhaps none. Raises: TokenizerError for an id out of range."""
+        """Returns the characters that this id completes, maybe none. Raises: TokenizerError for an id out of range."""
         return self._utf8.decode(self.tokenizer.token_bytes(token))
 
     def flush(self) -> str:

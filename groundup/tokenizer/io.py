@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.base.errors import TokenizerError
+from groundup.base.errors import DataError, TokenizerError
 from groundup.base.files import open_text, read_json, write_json
 from groundup.tokenizer.encode import EOT, Tokenizer
 from groundup.tokenizer.pattern import PATTERNS
@@ -20,7 +20,8 @@ KEYS = {"format": str, "version": int, "pattern": str, "specials": list, "merges
 
 def save(tokenizer: Tokenizer, path: Path | str) -> None:
     """Writes the tokenizer as JSON, atomically: to `path`, or as tokenizer.json into the folder `path`."""
-    value: dict[str, Any] = {"format": FORMAT, "version": 1, "pattern": tokenizer.pattern, "specials": list(tokenizer.specials)}
+    value: dict[str, Any] = {"format": FORMAT, "version": 1, "pattern": tokenizer.pattern}
+    value["specials"] = list(tokenizer.specials)
     if tokenizer.byte_order != bytes(range(256)):
         value["byte_order"] = list(tokenizer.byte_order)
     if tokenizer.chat_template is not None:
@@ -34,13 +35,18 @@ def _file(path: Path | str) -> Path:
 
 
 def load(path: Path | str) -> Tokenizer:
-    """Returns the tokenizer in a file, or in the tokenizer.json of a folder. Raises: TokenizerError naming what is wrong."""
+    """Returns the tokenizer in a file, or in a folder's tokenizer.json. Raises: TokenizerError saying what is wrong."""
     path = _file(path)
     if not path.exists():
         raise TokenizerError(f"{path}: no such tokenizer; make one with `groundup tokenizer train`")
-    value = read_json(path)
+    try:
+        value = read_json(path)
+    except DataError as error:
+        raise TokenizerError(str(error)) from error
     if isinstance(value, dict) and isinstance(value.get("model"), dict):
-        raise TokenizerError(f"{path}: a tokenizer of Hugging Face's format, not of groundup; only our own can be loaded")
+        raise TokenizerError(
+            f"{path}: a tokenizer of Hugging Face's format, not of groundup; only our own can be loaded"
+        )
     for key, kind in KEYS.items():
         if not isinstance(value, dict) or not isinstance(value.get(key), kind):
             raise TokenizerError(f"{path}: not a tokenizer of groundup (no '{key}' in it)")
@@ -49,15 +55,18 @@ def load(path: Path | str) -> Tokenizer:
     try:
         merges = [(int(left), int(right)) for left, right in (merge.split() for merge in value["merges"])]
         order = bytes(value.get("byte_order", range(256)))
-        return Tokenizer(merges, [str(name) for name in value["specials"]], value["pattern"], order, value.get("chat_template"))
+        names, template = value["specials"], value.get("chat_template")
+        if not all(isinstance(name, str) for name in names) or not isinstance(template, str | None):
+            raise TypeError
+        return Tokenizer(merges, names, value["pattern"], order, template)
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
-        raise TokenizerError(f"{path}: corrupt (merges must be pairs of ids, byte_order 256 bytes)") from error
+        raise TokenizerError(f"{path}: corrupt (expected pairs of ids, names of specials, 256 bytes)") from error
 
 
 def alphabet() -> list[str]:
-    """Returns the printable character that stands for each byte in GPT-2's files: itself where it can be seen, else U+0100 on.
+    """Returns the printable character that stands for each byte in GPT-2's files: itself if visible, else U+0100 on.
 
     Source: Radford et al. 2019, encoder.py
     """
@@ -67,9 +76,9 @@ def alphabet() -> list[str]:
 
 
 def read_merges(path: Path | str, pattern: str = "gpt2", specials: tuple[str, ...] = (EOT,)) -> Tokenizer:
-    """Returns the tokenizer of a GPT-2 style merges file (vocab.bpe, merges.txt). Raises: TokenizerError naming the line.
+    """Returns the tokenizer of a GPT-2 style merges file (vocab.bpe, merges.txt).
 
-    Such files number the bytes in the order of their printable characters.
+    Raises: TokenizerError naming the line. Such files number the bytes in the order of their printable characters.
     """
     letters = alphabet()
     order = bytes(sorted(range(256), key=lambda byte: (ord(letters[byte]) >= 256, byte)))
@@ -114,9 +123,9 @@ def to_huggingface(tokenizer: Tokenizer) -> dict[str, Any]:
         "pre_tokenizer": split,
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
         "model": {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
-            "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": vocabulary,
-            "merges": [[names[left], names[right]] for left, right in tokenizer.merges],
+            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+            "vocab": vocabulary, "merges": [[names[left], names[right]] for left, right in tokenizer.merges],
         },
     }  # fmt: skip
 
@@ -159,7 +168,10 @@ def main(config: "EncodeConfig") -> None:
     tokenizer = load(find(config.project, config.name))
     text = sys.stdin.read() if config.text == "-" else config.text
     ids = tokenizer.encode(text, allowed_special="all" if config.specials else frozenset())
-    shown = [tokenizer.token_bytes(i).decode("utf-8", "backslashreplace").replace("\n", "\\n").replace("\x1b", "\\e") for i in ids]
+    shown = [
+        tokenizer.token_bytes(i).decode("utf-8", "backslashreplace").replace("\n", "\\n").replace("\x1b", "\\e")
+        for i in ids
+    ]
     print(coloured(shown, sys.stdout.isatty()))
     print(*ids)
     size = len(text.encode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""Learning a vocabulary: count the pieces of the corpus, then join the most frequent pair of symbols, again and again."""
+"""Learning a vocabulary: count the pieces of the corpus, then join the most frequent pair of symbols, and again."""
 
 import heapq
 from collections import Counter
@@ -12,7 +12,7 @@ from groundup.base.log import Progress, command, progress, quantity
 from groundup.base.records import read_documents
 from groundup.base.runs import Run, open_run, record, unchanged
 from groundup.tokenizer.chat import DEFAULT_SPECIALS, TEMPLATE
-from groundup.tokenizer.config import TrainConfig
+from groundup.tokenizer.config import TrainConfig, check_vocab_size
 from groundup.tokenizer.encode import Pair, Tokenizer, check_specials, whole
 from groundup.tokenizer.io import save
 from groundup.tokenizer.pattern import blocks, check, splitter
@@ -93,7 +93,7 @@ class _Corpus:
 
 
 def learn(words: Mapping[Sequence[int], int], merges: int, first: int, bar: Progress | None = None) -> list[Pair]:
-    """Returns up to `merges` pairs in the order learnt; pair i becomes symbol `first + i`. Fewer mean nothing was left to join.
+    """Returns up to `merges` pairs in the order learnt; pair i becomes symbol `first + i`. Fewer: none was left.
 
     The most frequent pair goes first; among equals the one with the smallest ids, left before right.
     Source: Sennrich et al. 2016, with counts kept up to date rather than taken anew.
@@ -137,9 +137,8 @@ def train(
     template = TEMPLATE if set(DEFAULT_SPECIALS) <= set(specials) else None
     if pattern == "bytes":
         return Tokenizer([], specials, pattern, chat_template=template)
+    check_vocab_size(vocab_size, specials)
     wanted = vocab_size - 256 - len(specials)
-    if wanted < 0:
-        raise TokenizerError(f"vocab_size: {vocab_size} is too small; at least {256 + len(specials)} (256 bytes and {len(specials)} specials)")
     with progress("counting words", None, "characters") as bar:
         words = count_words(texts, pattern, bar)
     if not words:
@@ -148,12 +147,14 @@ def train(
         merges = learn({tuple(word.encode()): count for word, count in words.items()}, wanted, 256, bar)
     if len(merges) < wanted:
         largest = 256 + len(merges) + len(specials)
-        raise TokenizerError(f"vocab_size: {vocab_size} is more than this corpus supports; at most {largest}, or more text")
+        raise TokenizerError(
+            f"vocab_size: {vocab_size} is more than this corpus supports; at most {largest}, or more text"
+        )
     return Tokenizer(merges, specials, pattern, chat_template=template)
 
 
 def read_texts(path: Path) -> Iterator[str]:
-    """Yields the texts of a file: a Parquet file's column `text`, a JSONL file's key `text`, else the UTF-8 file itself.
+    """Yields the texts of a file: a Parquet file's column `text`, a JSONL file's key `text`, else its UTF-8 text.
 
     Raises: DataError naming the file, and the line or row.
     """
