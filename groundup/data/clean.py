@@ -1,0 +1,118 @@
+"""Cleaning: one Unicode form, plain spaces, one line a paragraph, placeholders for private data, no lines of furniture."""
+
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+
+from groundup.data.config import CleanConfig
+from groundup.data.extract import Block
+
+__all__ = ["clean", "line_key", "normalise", "placeholders", "remove_lines", "unwrap"]
+
+SPACES = re.compile("[\t\x0b\x0c\x1f\xa0\u1680\u2000-\u200a\u202f\u205f\u3000 ]+")
+INVISIBLE = re.compile("[\x00-\x08\x0e-\x1e\x7f\xad\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff\ufffd]")
+BREAKS = re.compile("\r\n?|\x85|\u2028|\u2029")
+EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}(?![\w-])")
+PHONE = re.compile(
+    r"(?<![\w.+(/-])(?:(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|\+\d{1,3}(?:[ .-]?\d{2,4}){3,4}"
+    r"|555[ -]01\d{2}|(?<=[Cc]all )\d{3}-\d{4}|(?<=[Pp]hone )\d{3}-\d{4}|(?<=[Pp]hone: )\d{3}-\d{4})(?![\w-]|\.\d)"
+)
+IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+CONSENT = re.compile(
+    r"\b(?:we|this (?:web)?site|our (?:web)?site|our partners)\b[^.]{0,60}\bcookies\b|\b(?:accept|reject|allow) (?:all )?cookies\b|"
+    r"\bcookie (?:policy|settings|preferences|notice)\b|\b(?:please )?(?:enable|turn on) javascript\b|"
+    r"\bsubscribe to our newsletter\b|\ball rights reserved\b|^(?:advertisement|sponsored|skip to (?:main )?content|share this(?: page)?)$",
+    re.IGNORECASE,
+)
+CONSENT_LENGTH = 240  # a longer line is prose that talks about such things
+
+
+def normalise(text: str) -> str:
+    """Returns the text in Unicode's composed form (NFC), with \\n for line ends and without invisible characters."""
+    return INVISIBLE.sub("", BREAKS.sub("\n", unicodedata.normalize("NFC", text)))
+
+
+def unwrap(paragraph: str, width: int) -> str:
+    """Returns a paragraph whose lines were broken at `width` as one line; verse, lists and tables stay as they are.
+
+    A line was broken by the width if the next line's first word wouldn't have fitted on it.
+    """
+    lines = paragraph.split("\n")
+    if len(lines) < 2 or width < 40:
+        return paragraph
+    full = sum(len(a) + 1 + len(b.split(None, 1)[0]) > width - 4 for a, b in zip(lines, lines[1:]) if b.strip())
+    return " ".join(line.strip() for line in lines) if full >= 0.8 * (len(lines) - 1) else paragraph
+
+
+def prose(text: str, unwrapped: bool) -> str:
+    """Returns prose with single spaces, each paragraph (and each line that isn't a wrapped one) on a line of its own."""
+    paragraphs = ["\n".join(SPACES.sub(" ", line).strip() for line in p.split("\n")) for p in re.split(r"\n[^\S\n]*\n", text)]
+    if unwrapped:
+        lengths = sorted(len(line) for p in paragraphs for line in p.split("\n") if line)
+        width = lengths[int(len(lengths) * 0.98)] if lengths else 0
+        if width <= 100:  # else lines aren't wrapped, or not all of them
+            paragraphs = [unwrap(p.strip("\n"), width) for p in paragraphs]
+    return "\n".join(line for p in paragraphs for line in p.split("\n") if line)
+
+
+def source_code(text: str) -> str:
+    """Returns code with its indentation, without spaces at line ends and with at most two empty lines in a row."""
+    lines = "\n".join(line.rstrip() for line in text.split("\n"))
+    return re.sub(r"\n{4,}", "\n\n\n", lines).strip("\n")
+
+
+def _address(match: re.Match[str]) -> str:
+    """Returns <IP> for a public address; local ones (127.0.0.1) and version numbers stay."""
+    try:
+        return "<IP>" if ipaddress.ip_address(match[0]).is_global else match[0]
+    except ValueError:
+        return match[0]
+
+
+def placeholders(text: str, code: bool = False) -> tuple[str, int]:
+    """Returns the text with <EMAIL>, <PHONE> and <IP> for private data, and how many were put in. In code only e-mail goes."""
+    text, count = EMAIL.subn("<EMAIL>", text) if "@" in text else (text, 0)
+    if not code and any(c.isdigit() for c in text):
+        text, phones = PHONE.subn("<PHONE>", text)
+        before = text.count("<IP>")
+        text = IP.sub(_address, text)
+        count += phones + text.count("<IP>") - before
+    return text, count
+
+
+def clean(blocks: Sequence[Block], kind: str, config: CleanConfig) -> tuple[str, int]:
+    """Returns the clean text of a document's blocks, and the number of placeholders in it."""
+    parts, count = [], 0
+    for block in blocks:
+        text = normalise(block.text)
+        code = block.kind == "code"
+        text = source_code(text) if code else prose(text, config.unwrap and kind in ("text", "book"))
+        if config.placeholders:
+            text, found = placeholders(text, code)
+            count += found
+        if text:
+            parts.append(text)
+    return "\n".join(parts), count
+
+
+def line_key(line: str) -> str:
+    """Returns what makes two lines the same piece of furniture; "" for lines that are never furniture (no word in them)."""
+    key = line.strip().lower()
+    return key if any(c.isalpha() for c in key) else ""
+
+
+def remove_lines(text: str, edge: Collection[str], anywhere: Collection[str]) -> tuple[str, int]:
+    """Returns a page's text without its furniture, and how many lines went.
+
+    Keys in `anywhere` and consent lines go wherever they stand, keys in `edge` only from the page's beginning and end: a heading
+    that many pages share (\"Description\") stays, a menu goes.
+    """
+    before = text.split("\n")
+    lines = [x for x in before if line_key(x) not in anywhere and not (len(x) <= CONSENT_LENGTH and CONSENT.search(x))]
+    start, stop = 0, len(lines)
+    while start < stop and line_key(lines[start]) in edge:
+        start += 1
+    while stop > start and line_key(lines[stop - 1]) in edge:
+        stop -= 1
+    return "\n".join(lines[start:stop]).strip("\n"), len(before) - (stop - start)

@@ -1,0 +1,279 @@
+"""What a user can choose about the data. Thresholds carry the name of their rule; the papers' values stand beside ours."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from groundup.base.errors import ConfigError
+from groundup.base.runs import open_run
+from groundup.data.skills import DEMO_SKILLS, SKILLS
+
+__all__ = ["BuildConfig", "CleanConfig", "DecontaminateConfig", "DedupConfig", "GetConfig", "GopherConfig",
+           "LanguageConfig", "ReadConfig", "RepetitionConfig", "StatsConfig", "WebConfig", "WhyConfig", "WorldConfig"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ReadConfig:
+    """How files are opened, and how far a hostile one may go."""
+
+    max_chars: int = 50_000  # a longer plain text or book is cut between paragraphs into documents of this length
+    max_record_mb: int = 64  # a page, row or source file larger than this is left out and named
+    max_expansion: int = 1000  # a compressed file may grow to this multiple of its size (beyond the first 256 MB); more is a bomb
+    code: bool = True  # read source code found in folders
+    keep_damaged: bool = False  # use what is whole in damaged files even where there is nothing else
+
+
+@dataclass(frozen=True)
+class CleanConfig:
+    """Cleaning changes texts; nothing here drops a document unless nothing is left of it."""
+
+    placeholders: bool = True  # e-mail addresses, phone numbers and IP addresses become <EMAIL>, <PHONE>, <IP>
+    unwrap: bool = True  # join the hard-wrapped lines of a paragraph in plain text and books
+    boilerplate: bool = True  # remove lines that many pages of one site share, and consent lines
+    boilerplate_pages: int = 8  # ... on at least this many pages of the site
+    boilerplate_share: float = 0.02  # ... and on this share of them, at the top or the bottom of the page
+    boilerplate_anywhere: float = 0.25  # ... or on this share of them, anywhere in the page
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Which languages stay. Code isn't asked."""
+
+    wanted: tuple[str, ...] = ("en",)  # ISO codes; an empty list keeps every language
+    min_score: float = 0.65  # a document leaves when another language is at least this sure (FineWeb asks 0.65 of English)
+    min_letters: int = 20  # shorter texts aren't judged
+
+
+@dataclass(frozen=True)
+class GopherConfig:
+    """Gopher's quality rules (Rae et al. 2021, table A1). Short documents are welcome here, hence the low minimum."""
+
+    enabled: bool = True  # apply these rules
+    min_words: int = 8  # fewer words than this (paper: 50)
+    max_words: int = 100_000  # more words than this (paper: 100,000)
+    min_word_length: float = 2.0  # mean characters a word (paper: 3; arithmetic needs less)
+    max_word_length: float = 10.0  # mean characters a word (paper: 10)
+    max_symbol_ratio: float = 0.1  # '#' or '...' for each word (paper: 0.1)
+    max_bullet_lines: float = 0.9  # share of lines that begin with a bullet (paper: 0.9)
+    max_ellipsis_lines: float = 0.3  # share of lines that end with an ellipsis (paper: 0.3)
+    min_alpha_words: float = 0.5  # share of words with a letter (paper: 0.8; arithmetic needs less)
+    min_stop_words: int = 2  # how many of the, be, to, of, and, that, have, with occur (paper: 2)
+    long_words: int = 50  # ratios and stop words are judged from this many words on
+
+
+@dataclass(frozen=True)
+class RepetitionConfig:
+    """Gopher's repetition rules (table A1): shares of a text that it says again."""
+
+    enabled: bool = True  # apply these rules
+    min_words: int = 30  # shorter texts aren't judged
+    max_line_share: float = 0.3  # lines that occurred before (paper: 0.3)
+    max_line_chars: float = 0.2  # characters in such lines (paper: 0.2)
+    top_2: float = 0.2  # characters in the most frequent pair of words (paper: 0.2)
+    top_3: float = 0.18  # ... three words (paper: 0.18)
+    top_4: float = 0.16  # ... four words (paper: 0.16)
+    max_repeated_5: float = 0.15  # characters in repeated runs of 5 words; each longer run up to 10 words has 0.01 less (paper)
+
+
+@dataclass(frozen=True)
+class WebConfig:
+    """What C4, FineWeb and we ourselves hold against pages; plain text, books and code are spared the line rules."""
+
+    enabled: bool = True  # apply these rules
+    blocked_urls: tuple[str, ...] = ("casino", "porn", "viagra", "xxx")  # words of an address that block it
+    blocklist: Path | None = None  # a file with one host or word a line, added to those
+    min_sentences: int = 1  # sentences (C4: 5)
+    min_line_punctuation: float = 0.12  # share of lines that end like a sentence (FineWeb: 0.12)
+    max_short_lines: float = 0.67  # share of lines of at most 30 characters (FineWeb: 0.67)
+    max_line_breaks: float = 0.3  # line breaks for each word (FineWeb: 0.3)
+    min_lines: int = 10  # the three line rules are judged from this many lines on
+    max_shouting: float = 0.25  # exclamation marks and words in capitals, for each word
+    max_false_arithmetic: float = 0.3  # share of false claims such as 3 + 4 = 8 ...
+    min_claims: int = 3  # ... where at least this many can be checked
+
+
+@dataclass(frozen=True)
+class DedupConfig:
+    """Exact and near duplicates. A pair of Jaccard similarity J meets with probability 1 - (1 - J^rows)^bands."""
+
+    exact: bool = True  # drop documents with the same text
+    near: bool = True  # drop documents with nearly the same text (MinHash)
+    ngram: int = 5  # words a shingle
+    bands: int = 20  # bands of the signature
+    rows: int = 6  # numbers a band
+    min_similarity: float = 0.7  # estimated Jaccard similarity of a pair, at least
+    min_words: int = 10  # shorter texts are compared exactly only
+    seed: int = 1  # of the hash functions
+
+
+@dataclass(frozen=True)
+class DecontaminateConfig:
+    """Documents that contain an evaluation problem leave the training text."""
+
+    paths: tuple[Path, ...] = ()  # JSONL files of problems; default: PROJECT/tasks/problems-test.jsonl where it exists
+    ngram: int = 13  # so many words in a row, shared with a problem
+    min_words: int = 5  # a shorter problem counts when all of it occurs; below this many words it is too common to judge
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Raw files -> documents.parquet, heldout.parquet, dropped.parquet, stats.json."""
+
+    project: Positional[Path] = Path("my-llm")  # the project folder
+    name: str = "main"  # the run's name
+    input: tuple[Path, ...] = ()  # files and folders to read (default: PROJECT/raw)
+    filters: Literal["all", "none"] = "all"  # none: keep the decoded text as it is, for comparison; held-out documents stay the same
+    heldout: float = 0.05  # share of documents that training never sees
+    split: Literal["hash", "tail"] = "hash"  # held out by each document's hash, or the end of each text
+    mix: tuple[str, ...] = ()  # SOURCE=WEIGHT: below 1 keeps that share of a source's documents, above 1 repeats them
+    processes: int = 0  # worker processes (0: as many as cores, and one for small inputs)
+    read: ReadConfig = field(default_factory=ReadConfig)
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    gopher: GopherConfig = field(default_factory=GopherConfig)
+    repetition: RepetitionConfig = field(default_factory=RepetitionConfig)
+    web: WebConfig = field(default_factory=WebConfig)
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    decontaminate: DecontaminateConfig = field(default_factory=DecontaminateConfig)
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files and folders to read, the default filled in."""
+        return self.input or (self.project / "raw",)
+
+    @property
+    def problems(self) -> tuple[Path, ...]:
+        """The evaluation files whose problems must not be in the training text."""
+        default = self.project / "tasks" / "problems-test.jsonl"
+        return self.decontaminate.paths or ((default,) if default.exists() else ())
+
+    def weights(self) -> dict[str, float]:
+        """Returns the sources' weights. Raises: ConfigError for an entry that isn't SOURCE=WEIGHT."""
+        weights = {}
+        for entry in self.mix:
+            source, _, number = entry.rpartition("=")
+            try:
+                weights[source] = float(number)
+            except ValueError:
+                weights[source] = -1.0
+            if not source or not 0 <= weights[source] <= 16:
+                raise ConfigError(f"mix: {entry!r} should be SOURCE=WEIGHT with a weight from 0 to 16, say wiki.xml.bz2=2")
+        return weights
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the first key with a value that can't be."""
+        open_run(self.project, "data", self.name)
+        self.weights()
+        positive = {"read.max_chars": self.read.max_chars, "read.max_record_mb": self.read.max_record_mb, "dedup.ngram": self.dedup.ngram,
+                    "read.max_expansion": self.read.max_expansion, "dedup.bands": self.dedup.bands, "dedup.rows": self.dedup.rows,
+                    "decontaminate.ngram": self.decontaminate.ngram, "decontaminate.min_words": self.decontaminate.min_words}  # fmt: skip
+        for key, value in positive.items():
+            if value < 1:
+                raise ConfigError(f"{key}: expected at least 1, not {value}")
+        shares = {"heldout": self.heldout, "dedup.min_similarity": self.dedup.min_similarity,
+                  "language.min_score": self.language.min_score, "clean.boilerplate_share": self.clean.boilerplate_share,
+                  "web.max_false_arithmetic": self.web.max_false_arithmetic}  # fmt: skip
+        for key, share in shares.items():
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{key}: expected a share from 0 to 1, not {share:g}")
+        if self.heldout > 0.5:
+            raise ConfigError(f"heldout: {self.heldout:g} would leave less to train on than to test on; at most 0.5")
+        if self.decontaminate.min_words > self.decontaminate.ngram:
+            raise ConfigError("decontaminate.min_words: expected at most decontaminate.ngram")
+        if self.processes < 0:
+            raise ConfigError(f"processes: expected 0 (auto) or more, not {self.processes}")
+
+    def describe(self) -> list[str]:
+        """Returns what the command reads and would write."""
+        out = open_run(self.project, "data", self.name).path
+        lines = [f"read {path}" for path in self.inputs]
+        lines += [f"drop documents that contain a problem of {path}" for path in self.problems]
+        lines.append(f"hold out {self.heldout:.0%} of the documents, {'by hash' if self.split == 'hash' else 'the end of each text'}")
+        return [*lines, f"write {out}/documents.parquet, heldout.parquet, dropped.parquet, stats.json"]
+
+
+@dataclass(frozen=True)
+class StatsConfig:
+    """The funnel of a finished `data build`."""
+
+    project: Positional[Path] = Path("my-llm")  # the project folder
+    name: str = "main"  # the run's name
+
+    def validate(self) -> None:
+        """Raises: GroundupError for a run's name that can't be one."""
+        open_run(self.project, "data", self.name)
+
+    def describe(self) -> list[str]:
+        """Returns what the command reads."""
+        return [f"read {open_run(self.project, 'data', self.name).path}/stats.json"]
+
+
+@dataclass(frozen=True)
+class WhyConfig:
+    """What happened to one document."""
+
+    project: Positional[Path] = Path("my-llm")  # the project folder
+    document: Positional[str] = ""  # the document's id, or its address
+    name: str = "main"  # the run's name
+
+    def validate(self) -> None:
+        """Raises: ConfigError when no document is named."""
+        open_run(self.project, "data", self.name)
+        if not self.document:
+            raise ConfigError("document: name one by its id or address, as in `groundup data why my-llm pages.warc.gz:17`")
+
+    def describe(self) -> list[str]:
+        """Returns what the command reads."""
+        return [f"look for {self.document} in {open_run(self.project, 'data', self.name).path}/*.parquet"]
+
+
+@dataclass(frozen=True)
+class GetConfig:
+    """Download one of the registered public data sets."""
+
+    dataset: Positional[str] = ""  # its name; without one the list is printed
+    to: Path = Path("raw")  # the folder that receives the file
+    retries: int = 5  # attempts before giving up, with growing pauses
+    timeout_s: float = 30.0  # seconds without a byte until an attempt counts as failed
+
+    def validate(self) -> None:
+        """Raises: ConfigError for a number that can't be."""
+        if self.retries < 1:
+            raise ConfigError(f"retries: expected at least 1, not {self.retries}")
+        if self.timeout_s <= 0:
+            raise ConfigError(f"timeout_s: expected a positive number of seconds, not {self.timeout_s:g}")
+
+    def describe(self) -> list[str]:
+        """Returns what would be fetched."""
+        return [f"fetch {self.dataset} into {self.to}/" if self.dataset else "list the registered data sets"]
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """The small world as raw sources and tasks."""
+
+    project: Positional[Path] = Path("my-llm")  # the project folder
+    seed: int = 0  # another seed, another world (the held-out problems stay the same)
+    documents: int = 4000  # good documents; pages that should be dropped come on top of them
+    skills: tuple[str, ...] = DEMO_SKILLS  # the skills that the world is about; all: every one of them
+    demonstrations: int = 12000  # conversations to learn answering from
+    problems: int = 20000  # problems to practise on, without answers that a person wrote
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key with a value that can't be."""
+        for key, low in {"seed": 0, "documents": 24, "demonstrations": 1, "problems": 1}.items():
+            if getattr(self, key) < low:
+                raise ConfigError(f"{key}: expected at least {low}, not {getattr(self, key)}")
+        if unknown := [name for name in self.skills if name not in (*SKILLS, "all")]:
+            raise ConfigError(f"skills: no skill '{unknown[0]}'; there are {', '.join(SKILLS)}, or all")
+        if not self.skills:
+            raise ConfigError("skills: name at least one")
+
+    def describe(self) -> list[str]:
+        """Returns what the command would write."""
+        return [
+            f"write {self.project}/raw: {self.documents} documents about {', '.join(self.skills)}, with the web's dirt",
+            f"write {self.project}/tasks: {self.demonstrations} demonstrations, {self.problems} problems, and held-out problems",
+        ]

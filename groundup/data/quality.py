@@ -1,0 +1,239 @@
+"""Quality rules by name. Each returns None (stay) or the first rule broken, with what was measured and the threshold.
+
+Equal to: groundup.data.plain.gopher, repetition, web, false_arithmetic
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from groundup.base.files import os_error
+from groundup.data.config import GopherConfig, RepetitionConfig, WebConfig
+from groundup.data.extract import Drop
+
+__all__ = ["arithmetic_claims", "blocked", "false_arithmetic", "gopher", "read_blocklist", "repetition", "tokens", "web"]
+
+TOKEN = re.compile(r"\w+|[^\w\s]")
+STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
+BULLETS = ("•", "-", "*", "‣", "·")
+ELLIPSES = ("...", "…")
+ENDINGS = (".", "!", "?", '"', "”", "'", "’", ")", ":", ";", "…", "。", "！", "？")
+SENTENCE_END = re.compile(r"[.!?。！？](?=[\"'”’)\]]*(?:\s|$))")
+NUMBER_WORDS = {word: n for n, word in enumerate(
+    ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
+     "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"))}  # fmt: skip
+OPERATORS = {"+": "+", "plus": "+", "-": "-", "−": "-", "minus": "-", "*": "*", "×": "*", "times": "*"}
+_NUMBER = rf"(?:\d{{1,12}}|{'|'.join(sorted(NUMBER_WORDS, key=len, reverse=True))})"
+_OPERATOR = r"(?:\s*[+*×−-]\s*|\s+(?:plus|minus|times)\s+)"
+CLAIM = re.compile(
+    rf"(?<![\w.,+*×/=^-])(?<![+*×/=-]\s)({_NUMBER}(?:{_OPERATOR}{_NUMBER}){{1,4}})"
+    rf"(?:\s*=\s*|\s+(?:is|equals|makes|gives|are)\s+)(-?{_NUMBER})(?![\w^]|[.,:]\d|\s*[+*×/−=-]\s*\d|\s+(?:plus|minus|times|more|less)\b)",
+    re.IGNORECASE,
+)
+
+
+def tokens(text: str) -> list[str]:
+    """Returns words and punctuation marks, the units that the rules count."""
+    return TOKEN.findall(text)
+
+
+def gopher(text: str, found: list[str], config: GopherConfig) -> Drop | None:
+    """Returns the first of Gopher's quality rules that the text breaks. `found`: its tokens.
+
+    Source: Rae et al. 2021, section A.1.1; words are tokens with a letter or digit.
+    """
+    words = [t for t in found if t[0].isalnum() or t[0] == "_"]
+    n = len(words)
+    if n < config.min_words:
+        return Drop("quality", "gopher_min_words", n, config.min_words)
+    if n > config.max_words:
+        return Drop("quality", "gopher_max_words", n, config.max_words)
+    length = sum(map(len, words)) / n
+    if n >= config.long_words and length < config.min_word_length:
+        return Drop("quality", "gopher_min_word_length", length, config.min_word_length)
+    if length > config.max_word_length:
+        return Drop("quality", "gopher_max_word_length", length, config.max_word_length)
+    symbols = max(text.count("#"), text.count("...") + text.count("…")) / n
+    if symbols > config.max_symbol_ratio:
+        return Drop("quality", "gopher_symbols", symbols, config.max_symbol_ratio)
+    if n < config.long_words:
+        return None
+    lines = text.split("\n")
+    bullets = sum(line.startswith(BULLETS) for line in lines) / len(lines)
+    if bullets > config.max_bullet_lines:
+        return Drop("quality", "gopher_bullet_lines", bullets, config.max_bullet_lines)
+    ellipses = sum(line.endswith(ELLIPSES) for line in lines) / len(lines)
+    if ellipses > config.max_ellipsis_lines:
+        return Drop("quality", "gopher_ellipsis_lines", ellipses, config.max_ellipsis_lines)
+    alpha = sum(any(c.isalpha() for c in w) for w in words) / n
+    if alpha < config.min_alpha_words:
+        return Drop("quality", "gopher_alpha_words", alpha, config.min_alpha_words)
+    stops = len(STOP_WORDS & {w.lower() for w in words})
+    if stops < config.min_stop_words:
+        return Drop("quality", "gopher_stop_words", stops, config.min_stop_words)
+    return None
+
+
+def repetition(text: str, found: list[str], config: RepetitionConfig) -> Drop | None:
+    """Returns the first of Gopher's repetition rules that the text breaks.
+
+    Source: Rae et al. 2021, table A1. n-grams run over tokens; a run of words is repeated where it has occurred before and
+    doesn't overlap the last repeated run.
+    """
+    if len(found) < config.min_words:
+        return None
+    lines = text.split("\n")
+    if len(lines) > 1:
+        again, chars = _repeated_lines(lines)
+        if again / len(lines) > config.max_line_share:
+            return Drop("quality", "repeated_lines", again / len(lines), config.max_line_share)
+        if chars / len(text) > config.max_line_chars:
+            return Drop("quality", "repeated_line_chars", chars / len(text), config.max_line_chars)
+    ids, lengths = _ids(found)
+    tops, grams = {2: config.top_2, 3: config.top_3, 4: config.top_4}, ids
+    for n in range(2, 11):
+        grams = _longer(grams, ids, n)
+        counts = np.bincount(grams, minlength=1)
+        if counts.max() < 2:  # no run of n tokens recurs, so no longer one does
+            return None
+        chars = _run_chars(lengths, n)
+        if n in tops:
+            rule, limit = f"top_{n}_gram", tops[n]
+            share = int(counts.max()) * int(chars[counts[grams] == counts.max()].max()) / len(text)
+        else:
+            rule, limit = f"repeated_{n}_grams", round(config.max_repeated_5 - 0.01 * (n - 5), 6)
+            share = _repeated_chars(grams, counts, chars, n) / len(text)
+        if share > limit:
+            return Drop("quality", rule, share, limit)
+    return None
+
+
+def _repeated_lines(lines: list[str]) -> tuple[int, int]:
+    """Returns how many lines have occurred before, and their characters."""
+    extra = [(line, n - 1) for line, n in Counter(lines).items() if n > 1]
+    return sum(n for _, n in extra), sum(n * len(line) for line, n in extra)
+
+
+def _ids(found: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the tokens as numbers (equal tokens, equal numbers) and their lengths in characters."""
+    table: dict[str, int] = {}
+    ids = np.fromiter((table.setdefault(t, len(table)) for t in found), np.int64, len(found))
+    return ids, np.fromiter(map(len, found), np.int64, len(found))
+
+
+def _longer(grams: np.ndarray, ids: np.ndarray, n: int) -> np.ndarray:
+    """Returns one number for each run of n tokens from those for n - 1: equal numbers mean equal runs, no hash is involved."""
+    pairs = grams[: max(len(ids) - n + 1, 0)] * (len(ids) + 1) + ids[n - 1 :]
+    return np.unique(pairs, return_inverse=True)[1]
+
+
+def _run_chars(lengths: np.ndarray, n: int) -> np.ndarray:
+    """Returns the characters of each run of n tokens."""
+    total = np.concatenate(([0], np.cumsum(lengths)))
+    return total[n:] - total[:-n]
+
+
+def _repeated_chars(grams: np.ndarray, counts: np.ndarray, chars: np.ndarray, n: int) -> int:
+    """Returns the characters in repeated runs of n tokens; only runs that recur at all are looked at one by one."""
+    seen: set[int] = set()
+    free = total = 0
+    for at in np.flatnonzero(counts[grams] > 1).tolist():
+        if at < free:
+            continue
+        gram = int(grams[at])
+        if gram in seen:
+            total += int(chars[at])
+            free = at + n
+        else:
+            seen.add(gram)
+    return total
+
+
+def web(text: str, found: list[str], page: bool, config: WebConfig) -> Drop | None:
+    """Returns the first of the web's rules that the text breaks; the line rules only for a `page` (HTML).
+
+    Source: C4 (Raffel et al. 2020), FineWeb (Penedo et al. 2024), and shouting, our own.
+    """
+    lowered = text.lower()
+    if "lorem ipsum" in lowered:
+        return Drop("quality", "c4_lorem_ipsum", lowered.count("lorem ipsum"), 0)
+    words = [t for t in found if t[0].isalnum() or t[0] == "_"]
+    shouts = text.count("!") + sum(len(w) > 2 and w.isalpha() and w.isupper() for w in words)
+    if words and shouts / len(words) > config.max_shouting:
+        return Drop("quality", "shouting", shouts / len(words), config.max_shouting)
+    if not page:
+        return None
+    sentences = len(SENTENCE_END.findall(text))
+    if sentences < config.min_sentences:
+        return Drop("quality", "c4_sentences", sentences, config.min_sentences)
+    lines = text.split("\n")
+    if len(lines) < config.min_lines:
+        return None
+    ended = sum(line.endswith(ENDINGS) for line in lines) / len(lines)
+    if ended < config.min_line_punctuation:
+        return Drop("quality", "fineweb_line_punctuation", ended, config.min_line_punctuation)
+    short = sum(len(line) <= 30 for line in lines) / len(lines)
+    if short > config.max_short_lines:
+        return Drop("quality", "fineweb_short_lines", short, config.max_short_lines)
+    breaks = (len(lines) - 1) / max(len(words), 1)
+    if breaks > config.max_line_breaks:
+        return Drop("quality", "fineweb_line_breaks", breaks, config.max_line_breaks)
+    return None
+
+
+def _number(word: str) -> int:
+    sign, word = (-1, word[1:]) if word.startswith("-") else (1, word)
+    return sign * (int(word) if word.isdigit() else NUMBER_WORDS[word.lower()])
+
+
+def arithmetic_claims(text: str) -> list[tuple[str, bool]]:
+    """Returns the checkable claims of a text ("3 + 4 = 8", "three plus four is seven") and whether each is true."""
+    claims = []
+    for match in CLAIM.finditer(text):
+        parts = re.findall(r"\w+|[+*×−-]", match[1])
+        terms, signs = [_number(parts[0])], ["+"]
+        for operator, number in zip(parts[1::2], parts[2::2]):
+            if OPERATORS[operator.lower()] == "*":
+                terms[-1] *= _number(number)
+            else:
+                terms.append(_number(number))
+                signs.append(OPERATORS[operator.lower()])
+        value = sum(term if sign == "+" else -term for term, sign in zip(terms, signs))
+        claims.append((match[0], value == _number(match[2])))
+    return claims
+
+
+def false_arithmetic(text: str, config: WebConfig) -> Drop | None:
+    """Returns a drop for a text of which more than a share of the checkable arithmetic is wrong."""
+    if not any(c.isdigit() for c in text) and not NUMBER_WORDS.keys() & set(text.lower().split()):
+        return None
+    claims = arithmetic_claims(text)
+    if len(claims) < config.min_claims:
+        return None
+    share = sum(not true for _, true in claims) / len(claims)
+    return Drop("quality", "false_arithmetic", share, config.max_false_arithmetic) if share > config.max_false_arithmetic else None
+
+
+def read_blocklist(path: Path | None) -> tuple[str, ...]:
+    """Returns the hosts and words of a blocklist file (one a line, '#' begins a comment). Raises: DataError, StorageError."""
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise os_error(error, path) from error
+    return tuple(word for line in lines if (word := line.partition("#")[0].strip().lower()))
+
+
+def blocked(url: str, words: tuple[str, ...]) -> Drop | None:
+    """Returns a drop for an address with a blocked word in its host or path, or on a blocked host or below it."""
+    rest = url.lower().partition("://")[2] or url.lower()
+    host, _, path = rest.partition("/")
+    host = host.partition(":")[0]
+    parts = set(re.split(r"[^a-z0-9]+", rest))
+    for word in words:
+        if word in parts or ("." in word and (host == word or host.endswith("." + word))) or (len(word) >= 5 and word in host):
+            return Drop("url", "blocklist", word, "not listed")
+    return None

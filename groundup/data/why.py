@@ -1,0 +1,135 @@
+"""`groundup data why` and `groundup data stats`: what happened to a document, and what each rule removed."""
+
+import difflib
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from groundup.base.errors import DataError
+from groundup.base.files import read_json
+from groundup.base.log import quantity, say
+from groundup.base.records import Document, read_documents
+from groundup.base.runs import Run, open_run
+from groundup.data.config import StatsConfig, WhyConfig
+
+__all__ = ["explain", "find", "funnel", "main", "stats"]
+
+PLACES = {"kept": "documents.parquet", "held out": "heldout.parquet", "dropped": "dropped.parquet"}
+MEANING = {
+    "minified": "lines this long are written by tools, not people",
+    "generated": "the file says that a tool wrote it",
+    "redirect": "the page only points to another",
+    "namespace": "the page isn't an article (it is a talk page, a category or the like)",
+    "empty": "no text was left outside menus, scripts and the like",
+    "only_furniture": "every line of it stands on many pages of the site",
+    "blocklist": "the address holds a blocked word",
+    "gopher_min_words": "words in the document",
+    "gopher_max_words": "words in the document",
+    "gopher_min_word_length": "mean characters a word",
+    "gopher_max_word_length": "mean characters a word",
+    "gopher_symbols": "'#' or '...' for each word",
+    "gopher_bullet_lines": "share of lines that begin with a bullet",
+    "gopher_ellipsis_lines": "share of lines that end with an ellipsis",
+    "gopher_alpha_words": "share of words with a letter",
+    "gopher_stop_words": "how many of the, be, to, of, and, that, have, with occur",
+    "repeated_lines": "share of lines that occurred before",
+    "repeated_line_chars": "share of characters in lines that occurred before",
+    "c4_lorem_ipsum": "times 'lorem ipsum' occurs",
+    "c4_sentences": "sentences",
+    "fineweb_line_punctuation": "share of lines that end like a sentence",
+    "fineweb_short_lines": "share of lines of at most 30 characters",
+    "fineweb_line_breaks": "line breaks for each word",
+    "shouting": "exclamation marks and words in capitals, for each word",
+    "false_arithmetic": "share of the arithmetic in it that is wrong",
+    "problem_overlap": "words in a row that it shares with an evaluation problem",
+    "exact": "the same text is in the corpus already",
+    "near": "estimated Jaccard similarity with its nearest relative in the group",
+    "exact_of_heldout": "the same text is held out, so training may not see it",
+    "near_of_heldout": "nearly the same text is held out, so training may not see it",
+    "weight": "the mix gives its source this weight",
+}
+
+
+def _finished(project: Any, name: str) -> Run:
+    return open_run(project, "data", name).require_done(f"data build {project}")
+
+
+def find(run: Run, wanted: str) -> Iterator[tuple[str, Document]]:
+    """Yields (kept | held out | dropped, document) for each document with this id or address."""
+    for place, file in PLACES.items():
+        for document in read_documents(run.path / file):
+            if wanted in (document.id, document.meta.get("url")):
+                yield place, document
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def explain(place: str, document: Document) -> list[str]:
+    """Returns the lines that tell what happened to a document, and how it begins."""
+    meta = document.meta
+    about = ", ".join(str(x) for x in (document.source, meta.get("title"), meta.get("url"), meta.get("licence")) if x)
+    lines = [f"{document.id} ({about})"]
+    if place == "dropped":
+        rule = meta["rule"]
+        meaning = MEANING.get(rule, "")
+        if rule.startswith("is_"):
+            meaning = f"how sure it is that the language is '{rule[3:]}', which isn't among the wanted ones"
+        elif rule.startswith("top_"):
+            meaning = f"share of characters in the most frequent run of {rule[4]} words"
+        elif rule.startswith("repeated_") and rule.endswith("_grams"):
+            meaning = f"share of characters in repeated runs of {rule.split('_')[1]} words"
+        lines.append(f"dropped by the stage '{meta['stage']}', rule '{rule}'")
+        if meta["value"] != "":
+            lines.append(f"  measured {_number(meta['value'])}" + (f", threshold {_number(meta['threshold'])}" if meta["threshold"] != "" else ""))
+        if meaning:
+            lines.append(f"  ({meaning})")
+        if meta["partner"]:
+            lines.append(f"  {'found in it' if rule == 'problem_overlap' else 'kept instead'}: {meta['partner']}")
+    elif place == "held out":
+        lines.append("held out: evaluation only, training never sees it")
+    else:
+        lines.append("kept for training")
+    changes = [f"{meta[k]} {what}" for k, what in (("furniture_lines", "lines of furniture removed"), ("placeholders", "placeholders put in")) if meta.get(k)]
+    if changes:
+        lines.append(f"  {', '.join(changes)}")
+    begin = textwrap.shorten(document.text, 300, placeholder=" ...")
+    return [*lines, f"  begins: {begin}" if begin else "  (no text)"]
+
+
+def main(config: WhyConfig) -> None:
+    """Prints what happened to one document. Raises: DataError for one that isn't there, with a near miss."""
+    run = _finished(config.project, config.name)
+    found = list(find(run, config.document))
+    if not found:
+        known = [name for file in PLACES.values() for d in read_documents(run.path / file) for name in (d.id, d.meta.get("url")) if name]
+        near = difflib.get_close_matches(config.document, known, 1, 0.5)
+        raise DataError(f"{config.document}: no document of {run.path} has this id or address" + (f"; did you mean {near[0]}?" if near else ""))
+    for place, document in found:
+        say("\n".join(explain(place, document)))
+
+
+def funnel(stats: dict[str, Any]) -> list[str]:
+    """Returns the lines of the funnel: what came in, what each rule removed, what is left."""
+    rows = [("", "read", stats["raw_documents"], stats["raw_bytes"], "")]
+    rows += [(f["stage"], f["rule"], -f["dropped"], -f["bytes"], f["example_id"]) for f in stats["funnel"]]
+    rows += [("", "held out", -stats["heldout"], -stats["heldout_bytes"], ""), ("", "kept", stats["kept"], stats["kept_bytes"], "")]
+    lines = [f"{'stage':14}{'rule':26}{'documents':>11}{'text':>9}  example"]
+    lines += [f"{stage:14}{rule:26}{count:>11,}{quantity(size) + 'B' if size else '':>9}  {example}".rstrip() for stage, rule, count, size, example in rows]
+    return lines
+
+
+def stats(config: StatsConfig) -> None:
+    """Prints the funnel of a finished build, the sources, and what couldn't be read."""
+    run = _finished(config.project, config.name)
+    found = read_json(run.path / "stats.json")
+    say("\n".join(funnel(found)))
+    say("\nkept, by source")
+    for source, row in sorted(found["sources"].items()):
+        say(f"  {source:38}{row['documents']:>11,}{quantity(row['bytes']) + 'B':>9}")
+    if found["problems"]:
+        say("\nleft out, because it couldn't be read")
+        for problem in found["problems"]:
+            say(f"  {problem['file']}: {problem['message']}")
+    say(f"\nask about one document: groundup data why {config.project} ID")
