@@ -1,0 +1,146 @@
+"""What the training loop and `groundup pretrain` can be told. Never imports torch."""
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from groundup.base.config import from_dict, load_toml
+from groundup.base.errors import ConfigError
+from groundup.base.runs import open_run
+from groundup.model.config import ModelConfig
+
+__all__ = ["LoopConfig", "OptimConfig", "PretrainConfig", "apply_plan"]
+
+Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How gradients become steps."""
+
+    kind: Literal["adamw", "muon"] = "adamw"  # muon takes the hidden matrices and leaves the rest to adamw
+    muon_lr: float = 0.02  # peak learning rate of muon's matrices
+    weight_decay: float = 0.1  # share of a weight matrix lost in a step, times the learning rate
+    beta1: float = 0.9  # how slowly AdamW forgets the direction of the gradient
+    beta2: float = 0.95  # how slowly AdamW forgets its size
+    eps: float = 1e-8  # the small number that AdamW's division is kept from zero by
+    decay: float = 0.4  # share of the steps over which the rate of schedule wsd falls
+    min_ratio: float = 0.1  # where the rate ends, as a share of its peak
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that is out of range."""
+        for key in ("weight_decay", "decay", "min_ratio"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ConfigError(f"train.optim.{key}: expected a number from 0 to 1, not {getattr(self, key)}")
+        for key in ("beta1", "beta2"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ConfigError(f"train.optim.{key}: expected a number from 0 to below 1, not {getattr(self, key)}")
+        for key in ("muon_lr", "eps"):
+            if not (getattr(self, key) > 0 and math.isfinite(getattr(self, key))):
+                raise ConfigError(f"train.optim.{key}: expected a number above 0, not {getattr(self, key)}")
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """The training loop, the same for every stage."""
+
+    steps: int = 1000  # optimiser steps
+    batch_tokens: int = 8192  # tokens of a step, over all devices (stages that batch conversations have a batch of their own)
+    micro_batch: int = 0  # rows computed at once on a device, to save memory; the step stays the same (0: all of them)
+    lr: float = 1e-3  # peak learning rate
+    warmup: float = 0.05  # steps over which the rate rises; below 1 it is a share of all steps
+    schedule: Literal["cosine", "wsd", "linear"] = "cosine"  # how the rate falls: cosine, late and straight (wsd), or straight
+    clip: float = 1.0  # longest gradient that a step follows; a longer one is shortened to it (0: no limit)
+    eval_every: int = 0  # steps between looks at the held-out text (0: a tenth of the steps)
+    checkpoint_every: int = 0  # steps between checkpoints (0: one a minute)
+    log_every: int = 10  # steps between rows of metrics.jsonl
+    seed: int = 0  # of the weights, the sample order and dropout
+    optim: OptimConfig = field(default_factory=OptimConfig)  # the optimiser
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that is out of range."""
+        for key in ("steps", "batch_tokens", "log_every"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"train.{key}: expected at least 1, not {getattr(self, key)}")
+        for key in ("micro_batch", "eval_every", "checkpoint_every", "seed", "warmup", "clip"):
+            if not (getattr(self, key) >= 0 and math.isfinite(getattr(self, key))):
+                raise ConfigError(f"train.{key}: expected at least 0, not {getattr(self, key)}")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ConfigError(f"train.lr: expected a number above 0, not {self.lr}")
+        self.optim.validate()
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """`groundup pretrain`: train a base model on the project's token files.
+
+    A value is taken from a flag, else from --config, else from the plan of the project, else it is the default below. The
+    plan (04-plan/main/plan.toml) fits one shape: as soon as [model] says another one, the plan is set aside whole.
+    """
+
+    project: Positional[Path] = Path("my-llm")  # the project folder
+    name: str = "main"  # the run's name
+    plan: str = "main"  # the plan to follow where no other value is given; none ignores it
+    shards: str = "main"  # the run of token files to train on
+    device: Device = "auto"  # cpu, cuda, mps; auto takes the GPU where there is one
+    precision: Precision = "auto"  # fp32, bf16; auto races them on this machine
+    threads: int = 0  # CPU threads (0: all cores)
+    document_mask: bool = False  # let no token look back into the document before its own
+    eval_tokens: int = 65536  # tokens of held-out text to measure the loss on (0: all of them)
+    prompt: str = ""  # what the samples written during training continue (empty: the beginning of a document)
+    model: ModelConfig = field(default_factory=ModelConfig)  # the model's shape; its vocabulary is the tokenizer's
+    train: LoopConfig = field(default_factory=LoopConfig)  # the loop
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that is out of range."""
+        if self.threads < 0:
+            raise ConfigError(f"threads: expected 0 (all cores) or more, not {self.threads}")
+        if self.eval_tokens < 0:
+            raise ConfigError(f"eval_tokens: expected 0 (all) or more, not {self.eval_tokens}")
+        self.train.validate()
+        self.model.validate()
+
+    @property
+    def plan_path(self) -> Path | None:
+        """The plan to follow, or None if it is to be ignored or there is none."""
+        if self.plan == "none":
+            return None
+        path = open_run(self.project, "plan", self.plan).path / "plan.toml"
+        return path if path.exists() else None
+
+    def describe(self) -> list[str]:
+        """Returns the lines of `--dry-run`."""
+        config = apply_plan(self)
+        loop, shards = config.train, open_run(self.project, "shards", self.shards).path
+        follows = f"follow {self.plan_path}" if config != self else "follow no plan"
+        return [
+            f"read {shards / 'train'} and {shards / 'heldout'}; {follows}",
+            f"train a {config.model.family} model of {config.model.params():,} parameters for {loop.steps} steps"
+            f" of {loop.batch_tokens} tokens ({loop.steps * loop.batch_tokens:,} in all)",
+            f"write {open_run(self.project, 'pretrain', self.name).path}",
+        ]
+
+
+def apply_plan(config: PretrainConfig) -> PretrainConfig:
+    """Returns the config with the plan's values wherever it still had a default.
+
+    The plan counts only if [model] is untouched or is the plan's own. Raises: ConfigError for a damaged plan.
+    """
+    if config.plan_path is None:
+        return config
+    planned = from_dict(PretrainConfig, load_toml(config.plan_path), where=str(config.plan_path))
+    theirs = replace(planned.model, vocab_size=config.model.vocab_size)
+    if config.model not in (theirs, replace(ModelConfig(), vocab_size=config.model.vocab_size)):
+        return config
+    ours: dict[str, Any] = _changed(asdict(config.train), asdict(LoopConfig()))
+    return replace(config, model=theirs, train=from_dict(LoopConfig, ours, base=planned.train))
+
+
+def _changed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values that differ from their defaults, nested as they were."""
+    found = {k: _changed(v, defaults[k]) if isinstance(v, dict) else v for k, v in values.items() if v != defaults[k]}
+    return {k: v for k, v in found.items() if v != {}}

@@ -1,0 +1,202 @@
+"""`groundup pretrain`: a base model from token files."""
+
+import math
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from groundup.base.config import to_toml
+from groundup.base.errors import ConfigError, DataError, TokenizerError
+from groundup.base.files import read_json, write_json, write_text
+from groundup.base.log import command, duration, quantity
+from groundup.base.runs import Run, open_run, record, unchanged
+from groundup.model.config import ModelConfig
+from groundup.model.transformer import Transformer
+from groundup.parallel.mesh import World, world
+from groundup.shards.dataset import Batch, TokenDataset
+from groundup.shards.read import Shards
+from groundup.tokenizer.encode import Tokenizer
+from groundup.tokenizer.io import load as load_tokenizer
+from groundup.train.config import PretrainConfig, apply_plan
+from groundup.train.loop import train
+from groundup.train.precision import resolve, set_threads
+
+__all__ = ["PretrainSource", "heldout_loss", "main", "pretrain_loss"]
+
+EVAL_BATCH_TOKENS = 8192  # of one forward pass
+SAMPLE_TOKENS = 200
+
+
+class PretrainSource:
+    """Windows of the token files: step n takes samples [n*B, n*B + B) of the data set's order."""
+
+    def __init__(self, data: TokenDataset, rows: int, micro_batch: int = 0, world: World | None = None) -> None:
+        self.data, self.rows, self.micro_batch, self.world = data, rows, micro_batch, world or World()
+
+    def batch(self, step: int) -> Batch:
+        """Returns this process's share of a step's windows."""
+        return self.data.batch(step * self.rows, self.rows, self.world.rank, self.world.size)
+
+    def parts(self, batch: Batch) -> list[Batch]:
+        """Returns the batch in pieces of at most `micro_batch` rows."""
+        size = self.micro_batch or len(batch.tokens)
+        positions = batch.positions
+        return [
+            Batch(batch.tokens[i : i + size], batch.targets[i : i + size], None if positions is None else positions[i : i + size])
+            for i in range(0, len(batch.tokens), size)
+        ]
+
+    def tokens(self, batch: Batch) -> int:
+        """Returns the number of tokens in the batch."""
+        return batch.tokens.numel()
+
+
+def pretrain_loss(model: Transformer, batch: Batch) -> tuple[Tensor, int, dict[str, float]]:
+    """Returns the summed negative log-likelihood of each next token, and how many tokens were scored."""
+    count = int((batch.targets != -100).sum())
+    batch = batch.to(next(model.parameters()).device)
+    logits = model(batch.tokens, positions=batch.positions)  # (B, T, V)
+    loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=-100, reduction="sum")
+    return loss, count, {}
+
+
+def heldout_loss(model: Transformer, shards: Shards, context: int, most_tokens: int = 0) -> float:
+    """Returns the mean nats per token over windows spread evenly over the text (`most_tokens` 0: over all of it).
+
+    Raises: DataError if there are not two tokens.
+    """
+    if shards.tokens < 2:
+        raise DataError(f"{shards.folder}: no held-out text to measure the loss on")
+    context = min(context, shards.tokens - 1)
+    windows = (shards.tokens - 1) // context
+    chosen = windows if not most_tokens else max(1, min(windows, most_tokens // context))
+    starts = [i * windows // chosen * context for i in range(chosen)]
+    size, total = max(1, EVAL_BATCH_TOKENS // context), 0.0
+    for first in range(0, chosen, size):
+        rows = [torch.from_numpy(shards.slice(s, s + context + 1).astype("int64")) for s in starts[first : first + size]]
+        batch = torch.stack(rows)  # (B, T + 1)
+        loss, _, _ = pretrain_loss(model, Batch(batch[:, :-1], batch[:, 1:].contiguous()))
+        total += float(loss)
+    return total / (chosen * context)
+
+
+def _tokenizer_path(config: PretrainConfig) -> Path:
+    """Returns the tokenizer.json that made the token files. Raises: DataError if the files aren't there."""
+    run = open_run(config.project, "shards", config.shards).require_done("shards")
+    entry = run.info.get("inputs", {}).get("tokenizer")
+    named = run.path / entry["path"] if entry else run.path
+    return named if named.exists() else open_run(config.project, "tokenizer").path / "tokenizer.json"
+
+
+def _fit(config: PretrainConfig, shards: Shards, tokenizer: Tokenizer, processes: int) -> PretrainConfig:
+    """Returns the config with the vocabulary's size. Raises: ConfigError or TokenizerError for what doesn't go together."""
+    if tokenizer.fingerprint != shards.tokenizer:
+        raise TokenizerError(f"{shards.folder}: made with another tokenizer than the project's; run `groundup shards` again")
+    model, loop = config.model, config.train
+    if model.vocab_size not in (shards.vocab_size, ModelConfig.vocab_size):
+        raise ConfigError(f"model.vocab_size: the tokenizer has {shards.vocab_size} tokens, not {model.vocab_size}; leave it out")
+    rows, rest = divmod(loop.batch_tokens, model.context)
+    if rest or not rows:
+        near = f"{rows * model.context} or " if rows else ""
+        raise ConfigError(
+            f"train.batch_tokens: {loop.batch_tokens} is not a whole number of contexts of {model.context}; "
+            f"take {near}{(rows + 1) * model.context}"
+        )
+    if rows % processes:
+        raise ConfigError(f"train.batch_tokens: {rows} rows of {model.context} can't be shared evenly by {processes} processes")
+    return replace(config, model=replace(model, vocab_size=shards.vocab_size))
+
+
+def _resolve(config: PretrainConfig, run: Run, here: World) -> str:
+    """Returns the precision, decided once in a run: a resumed one must not decide anew."""
+    file = run.path / "resolved.json"
+    if here.main and not file.exists():
+        rows = config.train.micro_batch * config.model.context or config.train.batch_tokens // here.size
+        precision = resolve(config.precision, here.device, rows, config.model.d_model)
+        write_json(file, {"precision": precision, "threads": torch.get_num_threads(), "device": here.device.type})
+    return here.share(read_json(file)["precision"] if here.main else None)
+
+
+def _write_sample(model: Transformer, tokenizer: Tokenizer, prompt: str, file: Path, seed: int) -> None:
+    """Writes what the model makes of the prompt at this point of its training."""
+    from groundup.infer.config import SamplingParams
+    from groundup.infer.sample import generate
+
+    ids = [tokenizer.eot, *tokenizer.encode_ordinary(prompt)][-(model.config.context // 2) :]
+    params = SamplingParams(temperature=0.8, max_tokens=SAMPLE_TOKENS, seed=seed, stop_ids=(tokenizer.eot,))
+    answer = generate(model, [ids], params)[0]
+    write_text(file, prompt + tokenizer.decode([i for i in answer if i != tokenizer.eot]) + "\n")
+
+
+def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, tokenizer_path: Path) -> dict[str, Any]:
+    """Returns the results of the training run itself."""
+    folder = open_run(config.project, "shards", config.shards).path
+    data = TokenDataset(folder / "train", config.model.context, config.train.seed, config.document_mask)
+    heldout = Shards(folder / "heldout")
+    precision = _resolve(config, run, here)
+    model = Transformer(config.model, seed=config.train.seed).to(here.device)
+    source = PretrainSource(data, config.train.batch_tokens // config.model.context, config.train.micro_batch, here)
+    if here.main:
+        epochs = config.train.steps * source.rows / len(data)
+        run.log(
+            f"{config.model.params():,} parameters, {quantity(config.train.steps * config.train.batch_tokens)} tokens in "
+            f"{config.train.steps} steps ({epochs:.2g} times the corpus), {precision} on {here.device.type}"
+            f"{f', {here.size} processes' if here.size > 1 else f', {torch.get_num_threads()} threads'}"
+        )
+
+    def evaluate(model: Transformer, step: int) -> dict[str, float]:
+        _write_sample(model, tokenizer, config.prompt, run.path / "samples" / f"step_{step:06d}.txt", config.train.seed)
+        if heldout.tokens < 2:
+            return {}
+        loss = heldout_loss(model, heldout, config.model.context, config.eval_tokens)
+        return {"heldout_loss": loss, "bits_per_byte": loss * heldout.tokens / max(heldout.bytes, 1) / math.log(2)}
+
+    return train(
+        model, source, pretrain_loss, config.train, run, tokenizer_path=tokenizer_path, evaluate=evaluate,
+        precision=precision, world=here, flops_per_token=config.model.flops_per_token(),
+    )  # fmt: skip
+
+
+def main(config: PretrainConfig) -> dict[str, Any]:
+    """Trains the base model that the config describes and returns the results; continues one that was interrupted.
+
+    Under torchrun the processes share each batch, and rank 0 writes.
+    """
+    config = apply_plan(config)
+    run = open_run(config.project, "pretrain", config.name)
+    tokenizer_path = _tokenizer_path(config)
+    tokenizer = load_tokenizer(tokenizer_path)
+    folder = open_run(config.project, "shards", config.shards).path
+    set_threads(config.threads)
+    with world(config.device) as here:
+        config = _fit(config, Shards(folder / "train"), tokenizer, here.size)
+        config.validate()
+        TokenDataset(folder / "train", config.model.context)  # too short a corpus is said before anything is written
+        inputs = {split: folder / split / "index.json" for split in ("train", "heldout")} | {"tokenizer": tokenizer_path}
+        toml = to_toml(config)
+        if here.share(unchanged(run, toml, inputs) if here.main else None):
+            return run.results
+        with record(run, toml, inputs, config.train.seed) if here.main else nullcontext({}) as results:
+            results.update(_train(config, run, here, tokenizer, tokenizer_path))
+        if here.main:
+            _summary(config, run)
+        return results
+
+
+def _summary(config: PretrainConfig, run: Run) -> None:
+    """Says what the run came to, and what comes next."""
+    found = run.results
+    parts = [f"loss {found['loss']:.4f}"] if "loss" in found else []
+    if "heldout_loss" in found:
+        parts.append(f"held-out loss {found['heldout_loss']:.4f} nats per token ({found['bits_per_byte']:.4f} bits per byte)")
+    rate = f"{quantity(found['tokens_per_s'])} tokens/s"
+    if "mfu" in found:
+        rate += f", MFU {found['mfu']:.0%}"
+    run.log(f"{quantity(found['tokens'])} tokens in {duration(found['train_s'])} ({rate}): {', '.join(parts)}")
+    tasks = (config.project / "tasks" / "sft.jsonl").exists()
+    run.log(f"next: {command('sft', config.project) if tasks else command('generate', config.project)}")
