@@ -9,7 +9,7 @@ import numpy as np
 
 from groundup.base.config import to_toml
 from groundup.base.errors import DataError
-from groundup.base.files import atomic_folder, sha256, write_json
+from groundup.base.files import atomic_folder, os_error, sha256, write_json
 from groundup.base.log import Progress, command, progress, quantity
 from groundup.base.records import read_documents
 from groundup.base.runs import open_run, record, unchanged
@@ -20,6 +20,7 @@ from groundup.tokenizer.io import load
 __all__ = ["main", "write_texts"]
 
 SHARD_TOKENS = ShardsConfig.shard_tokens
+BATCH = 1 << 20  # characters encoded between two looks at the progress line
 
 
 class _Writer:
@@ -88,42 +89,49 @@ def write_texts(
     return index
 
 
-def _batches(texts: Iterable[str], characters: int = 1 << 20) -> Iterator[list[str]]:
-    """Yields texts in groups of about a million characters."""
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yields texts in groups of about BATCH characters."""
     batch: list[str] = []
     length = 0
     for text in texts:
         batch.append(text)
         length += len(text)
-        if length >= characters:
+        if length >= BATCH:
             yield batch
             batch, length = [], 0
     if batch:
         yield batch
 
 
-def main(config: ShardsConfig) -> None:
-    """Encodes the project's documents: `groundup shards`."""
+def _count(path: Path) -> int:
+    """Returns the number of documents in a Parquet file. Raises: DataError for one that is missing or damaged."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    try:
+        return pq.read_metadata(path).num_rows
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a whole Parquet file; make it anew with `groundup data build`") from error
+    except OSError as error:
+        raise os_error(error, path) from error
+
+
+def main(config: ShardsConfig) -> None:
+    """Encodes the project's documents: `groundup shards`."""
     open_run(config.project, "data", config.data).require_done("data build")
     open_run(config.project, "tokenizer", config.tokenizer).require_done("tokenizer train")
     run, inputs, toml = open_run(config.project, "shards", config.name), config.inputs(), to_toml(config)
-    for path in inputs.values():
-        if not path.exists():
-            raise DataError(f"{path}: no such file")
+    tokenizer, counts = load(inputs["tokenizer"]), {split: _count(inputs[split]) for split in ("train", "heldout")}
+    if not counts["train"]:
+        raise DataError(f"{inputs['train']}: no documents in it, so there is nothing to train on")
     if unchanged(run, toml, inputs):
         return
-    tokenizer = load(inputs["tokenizer"])
-    if not pq.read_metadata(inputs["train"]).num_rows:
-        raise DataError(f"{inputs['train']}: no documents in it, so there is nothing to train on")
     with record(run, toml, inputs) as results:
         for left in run.path.glob(".*.tmp"):  # of a run that was killed
             shutil.rmtree(left)
-        for split in ("train", "heldout"):
-            path = inputs[split]
-            with progress(f"encoding {split}", pq.read_metadata(path).num_rows, "documents") as bar:
-                texts = (document.text for document in read_documents(path))
+        for split, count in counts.items():
+            with progress(f"encoding {split}", count, "documents") as bar:
+                texts = (document.text for document in read_documents(inputs[split]))
                 index = write_texts(texts, tokenizer, run.path / split, config.shard_tokens, bar)
             results[split] = {key: index[key] for key in ("tokens", "bytes", "documents")}
             counted = f"{quantity(index['tokens'])} tokens from {quantity(index['bytes'])} bytes"

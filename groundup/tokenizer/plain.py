@@ -1,8 +1,8 @@
 r"""Byte-pair encoding in its obvious form: the 1990s compression trick that decides what a language model can see.
 
 Lesson 1 is the paper's: words are characters with an end mark, and the most frequent pair of neighbours is joined,
-again and again (Sennrich, Haddow and Birch 2016). Lesson 2 is what GPT-2 and its successors do: the same over bytes, so that
-nothing is ever unknown, inside the pieces that a regular expression cuts (Radford et al. 2019).
+again and again (Sennrich, Haddow and Birch 2016). Lesson 2 is what GPT-2 and its successors do: the same over bytes,
+so that nothing is ever unknown, inside the pieces that a regular expression cuts (Radford et al. 2019).
 
     merges, vocab = train_bpe("low low low lower lowest", 4)    # l+o, lo+w, low+</w>, low+e
     apply_bpe("lower", merges)                                  # lowe, r, </w>
