@@ -29,8 +29,8 @@ class EvalConfig:
     project: Positional[Path] = Path("my-llm")  # the project folder
     name: str = "main"  # the evaluation run's name
     stage: str = "all"  # base, sft, dpo, grpo, one run of a stage as in sft/continued, several with commas, or all
-    problems: Path | None = None  # JSONL of held-out problems (default: tasks/problems-test.jsonl in the project)
-    documents: Path | None = None  # Parquet of held-out documents (default: 01-data/main/heldout.parquet)
+    problems: Path | None = None  # JSONL of held-out problems (none: tasks/problems-test.jsonl in the project)
+    documents: Path | None = None  # Parquet of held-out documents (none: 01-data/main/heldout.parquet)
     limit: int = 0  # use only the first so many problems (0: all)
     samples: int = 8  # sampled answers a problem, at temperature 1
     max_tokens: int = 32  # the most tokens of an answer

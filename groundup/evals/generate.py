@@ -15,7 +15,16 @@ from groundup.model.transformer import Transformer
 from groundup.tokenizer.chat import end_id, render
 from groundup.tokenizer.encode import Tokenizer
 
-__all__ = ["Answered", "Answers", "answer", "answer_problems", "answer_text", "chat_prompt", "require_chat", "summarise"]
+__all__ = [
+    "Answered",
+    "Answers",
+    "answer",
+    "answer_problems",
+    "answer_text",
+    "chat_prompt",
+    "require_chat",
+    "summarise",
+]
 
 CHUNK = 2048  # answers between two moves of the progress line
 

@@ -1,6 +1,8 @@
 """`groundup eval`: each finished stage on the same held-out documents and problems, with intervals and differences."""
 
+import itertools
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,18 @@ from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.score import paired_interval
 from groundup.model.transformer import Transformer
 from groundup.model.weights import load_model
+from groundup.parallel.mesh import choose_device
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import load as load_tokenizer
 
 __all__ = ["compare", "evaluate", "main", "table"]
 
-MEASURES = {"bits_per_byte": "bits/byte", "exact_match": "exact match", "sample_at_1": "sample@1", "pass_at_8": "pass@8"}
+MEASURES = {
+    "bits_per_byte": "bits/byte",
+    "exact_match": "exact match",
+    "sample_at_1": "sample@1",
+    "pass_at_8": "pass@8",
+}
 
 
 def evaluate(
@@ -67,12 +75,16 @@ def table(stages: dict[str, dict[str, Any]], floor: float | None = None) -> list
     if floor is not None:
         lines.append(f"{'entropy floor':<14}{floor:.3f}")
     lines = [line.rstrip() for line in lines]
-    skills = sorted({skill for result in stages.values() for skill in result.get("exact_match", {}).get("by_skill", {})})
+    skills = sorted(
+        {skill for result in stages.values() for skill in result.get("exact_match", {}).get("by_skill", {})}
+    )
     if skills:
         lines += ["", f"{'exact match by skill':<22}" + "".join(f"{name:>16}" for name in stages)]
         for skill in skills:
             values = [result.get("exact_match", {}).get("by_skill", {}).get(skill) for result in stages.values()]
-            lines.append(f"  {skill:<20}" + "".join(f"{'-' if v is None else format(v['value'], '.2f'):>16}" for v in values))
+            lines.append(
+                f"  {skill:<20}" + "".join(f"{'-' if v is None else format(v['value'], '.2f'):>16}" for v in values)
+            )
     return lines
 
 
@@ -111,7 +123,9 @@ def _checkpoint(label: str, run: Path) -> Path:
 
 def _key(config: EvalConfig, checkpoint: Path, files: dict[str, Path]) -> str:
     """Returns what a result depends on, as one hash: an evaluation with the same key needn't be repeated."""
-    known = [fingerprint(path) for path in files.values()] + [(checkpoint / "MANIFEST.json").read_text(encoding="utf-8")]
+    known = [fingerprint(path) for path in files.values()] + [
+        (checkpoint / "MANIFEST.json").read_text(encoding="utf-8")
+    ]
     return text_hash(repr([config.limit, config.samples, config.max_tokens, config.seed, *known]))
 
 
@@ -124,7 +138,9 @@ def main(config: EvalConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     found = {label: _checkpoint(label, path) for label, path in config.stages()}
     if not found:
-        raise CheckpointError(f"{config.project}: no finished stage to evaluate; run `groundup pretrain {config.project}` first")
+        raise CheckpointError(
+            f"{config.project}: no finished stage to evaluate; run `groundup pretrain {config.project}` first"
+        )
     problems, documents, files = _inputs(config)
     run = open_run(config.project, "eval", config.name)
     stages: dict[str, dict[str, Any]] = {}
@@ -140,21 +156,30 @@ def main(config: EvalConfig) -> dict[str, Any]:
 
 
 def _stage(
-    config: EvalConfig, run: Run, label: str, checkpoint: Path, problems: list[Problem], documents: list[Document], key: str
+    config: EvalConfig,
+    run: Run,
+    label: str,
+    checkpoint: Path,
+    problems: list[Problem],
+    documents: list[Document],
+    key: str,
 ) -> dict[str, Any]:
     """Returns a stage's results, from its file where that is still true, and writes the file where not."""
     file = run.path / f"{label}.json"
     if file.exists() and (known := read_json(file)).get("key") == key:
         run.log(f"{label}: already evaluated on the same files ({file})")
         return known
-    from time import perf_counter
-
-    began = perf_counter()
-    device = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device.replace("auto", "cpu")
-    model, tokenizer = load_model(checkpoint, device), load_tokenizer(checkpoint)
+    began = time.perf_counter()
+    model, tokenizer = load_model(checkpoint, choose_device(config.device)), load_tokenizer(checkpoint)
     result = evaluate(model, tokenizer, problems, documents, config.seed, config.samples, config.max_tokens)
-    spent = perf_counter() - began
-    result = {"stage": label, "checkpoint": os.path.relpath(checkpoint, run.path), "key": key, "wall_s": spent, **result}
+    spent = time.perf_counter() - began
+    result = {
+        "stage": label,
+        "checkpoint": os.path.relpath(checkpoint, run.path),
+        "key": key,
+        "wall_s": spent,
+        **result,
+    }
     write_json(file, result)
     run.log(f"{label}: evaluated in {duration(spent)}")
     return result
@@ -173,8 +198,7 @@ def _summary(stages: dict[str, dict[str, Any]], floor: float | None, seed: int) 
         for label, result in stages.items()
     }
     with_answers = [label for label, result in stages.items() if "per_problem" in result]
-    pairs = list(zip(with_answers, with_answers[1:], strict=False))
-    differences = {f"{a} -> {b}": compare(stages[a], stages[b], seed) for a, b in pairs}
+    differences = {f"{a} -> {b}": compare(stages[a], stages[b], seed) for a, b in itertools.pairwise(with_answers)}
     return {"stages": short, "differences": differences, "entropy_floor_bits_per_byte": floor}
 
 

@@ -70,6 +70,8 @@ def pass_at_k(samples: int, correct: Sequence[int], k: int) -> list[float]:
     Source: Chen et al. 2021, eq. 1. Equal to: groundup.evals.plain.pass_at_k
     """
     wrong = samples - np.asarray(correct, dtype=np.int64)
-    places = np.arange(samples - k + 1, samples + 1)  # 1 - C(wrong, k) / C(samples, k), as a product that can't overflow
+    places = np.arange(
+        samples - k + 1, samples + 1
+    )  # 1 - C(wrong, k) / C(samples, k), as a product that can't overflow
     missed = np.prod(np.clip((wrong[:, None] - samples + places) / places, 0, None), axis=1)
     return (1 - missed).tolist()

@@ -1,0 +1,124 @@
+"""Where an alignment stage begins: the checkpoint before it, a tokenizer that knows whose turn it is, a precision."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundup.align.config import DPOConfig, GRPOConfig, SFTConfig
+from groundup.base.config import to_toml
+from groundup.base.errors import CheckpointError, ConfigError, DataError, TokenizerError
+from groundup.base.files import read_json, write_json
+from groundup.base.log import duration, quantity
+from groundup.base.records import Problem, read_problems
+from groundup.base.runs import Run, latest_checkpoint, record, unchanged, verify_checkpoint
+from groundup.evals.generate import require_chat
+from groundup.model.transformer import Transformer
+from groundup.model.weights import load_model
+from groundup.parallel.mesh import World, world
+from groundup.tokenizer.encode import Tokenizer
+from groundup.tokenizer.io import load as load_tokenizer
+from groundup.train.precision import resolve, set_threads
+
+__all__ = ["Stage", "run_stage", "start_checkpoint", "training_problems"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage works with: its run, the checkpoint it began from, that model (to be trained), tokenizer, and the machine."""
+
+    run: Run
+    start: Path
+    model: Transformer
+    tokenizer: Tokenizer
+    precision: str
+    world: World
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer's file, which every checkpoint takes along."""
+        return self.start / "tokenizer.json"
+
+    def frozen(self) -> Transformer:
+        """Returns the model of the start once more, to stay as it is: the reference."""
+        return load_model(self.start, self.world.device).requires_grad_(False)
+
+
+def start_checkpoint(path: Path, run: Run, verb: str) -> Path:
+    """Returns the checkpoint folder that a stage begins from: `path` itself, or the newest one of the run `path`.
+
+    Raises: CheckpointError naming the verb that makes it; ConfigError where a run would begin from itself.
+    """
+    if path.resolve() == run.path.resolve() or path.resolve().is_relative_to(run.path.resolve()):
+        raise ConfigError(
+            f"start: {path} is this very run, which would be overwritten; give the new one another --name"
+        )
+    if (path / "DONE").exists():
+        verify_checkpoint(path)
+        return path
+    if not Run(path).done:
+        raise CheckpointError(
+            f"{path}: not there or not finished; run `groundup {verb}` first, or give --start another checkpoint"
+        )
+    if (found := latest_checkpoint(path)) is None:
+        raise CheckpointError(f"{path}: no whole checkpoint in it; run `groundup {verb}` again")
+    return found
+
+
+def training_problems(path: Path) -> list[Problem]:
+    """Returns the problems of a file. Raises: DataError naming the file and what is wrong with it."""
+    problems = list(read_problems(path))
+    if not problems:
+        raise DataError(f"{path}: empty; problems to train on were expected, one JSON object a line")
+    return problems
+
+
+def _precision(precision: str, run: Run, here: World, width: int) -> str:
+    """Returns the precision, decided once in a run: a resumed one must not decide anew."""
+    file = run.path / "resolved.json"
+    if here.main and not file.exists():
+        chosen = resolve(precision, here.device, 2048, width)
+        write_json(file, {"precision": chosen, "threads": torch.get_num_threads(), "device": here.device.type})
+    return here.share(read_json(file)["precision"] if here.main else None)
+
+
+def run_stage(
+    config: SFTConfig | DPOConfig | GRPOConfig, run: Run, before: str, inputs: dict[str, Path],
+    work: Callable[[Stage], dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """Returns the results of a stage: `work`'s, with the run's folder kept around it; those on disk if nothing has changed.
+
+    `before` is the verb that makes the start, `inputs` are the files read besides. Under torchrun rank 0 writes.
+    Raises: DataError, CheckpointError, TokenizerError or ConfigError before anything is written.
+    """
+    start = start_checkpoint(config.start_path, run, before)
+    for path in inputs.values():
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+    tokenizer = load_tokenizer(start)
+    try:
+        require_chat(tokenizer)
+    except TokenizerError as error:
+        raise TokenizerError(f"{start / 'tokenizer.json'}: {error}") from error
+    set_threads(config.threads)
+    with world(config.device) as here:
+        inputs, toml = {"start": start} | inputs, to_toml(config)
+        if here.share(unchanged(run, toml, inputs) if here.main else None):
+            return run.results
+        model = load_model(start, here.device)
+        recorded: AbstractContextManager[dict[str, Any]] = nullcontext({})
+        if here.main:
+            recorded = record(run, toml, inputs, config.train.seed)
+        with recorded as results:
+            precision = _precision(config.precision, run, here, model.config.d_model)
+            if here.main:
+                run.log(f"from {start}: {model.config.params():,} parameters, {precision} on {here.device.type}")
+            results |= work(Stage(run, start, model, tokenizer, precision, here))
+        if here.main:
+            run.log(
+                f"{quantity(results['tokens'])} tokens in {duration(results['train_s'])}, {quantity(results['tokens_per_s'])} tokens/s"
+            )
+        return results
