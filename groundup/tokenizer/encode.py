@@ -189,13 +189,15 @@ class Tokenizer:
         """16 hex digits that are equal for two tokenizers exactly if they turn every text into the same ids."""
         return text_hash(json.dumps([self.pattern, list(self.byte_order), self.merges, list(self.specials)]))
 
+    def _byte_ids(self, text: str) -> bytes:
+        """Returns the id of each byte of the text, before any merge."""
+        return whole(text).encode().translate(self._id_of_byte)
+
     def _stream(self, text: str) -> Iterable[int]:
         """Yields the ids of a text in which specials are mere characters."""
-        text = whole(text)
         if self.pattern == "bytes":
-            return text.encode().translate(self._id_of_byte)
-        split = splitter(self.pattern)
-        words = chain.from_iterable(map(split, blocks(text)))
+            return self._byte_ids(text)
+        words = chain.from_iterable(map(splitter(self.pattern), blocks(whole(text))))
         return chain.from_iterable(map(self._words.__getitem__, words))
 
     def encode_ordinary(self, text: str) -> list[int]:
@@ -231,7 +233,9 @@ class Tokenizer:
         """Returns one int32 array of ids for each text, as `encode_ordinary` would."""
         import numpy as np
 
-        return [np.fromiter(self._stream(text), dtype=np.int32) for text in texts]
+        if self.pattern == "bytes":
+            return [np.frombuffer(self._byte_ids(text), np.uint8).astype(np.int32) for text in texts]
+        return [np.fromiter(self._stream(text), np.int32) for text in texts]
 
     def token_bytes(self, token: int) -> bytes:
         """Returns the bytes of a token (a special's are its name's). Raises: TokenizerError for an id out of range."""

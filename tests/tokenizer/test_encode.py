@@ -90,8 +90,9 @@ def test_of_two_specials_the_longer_name_wins() -> None:
     assert tokenizer.encode("<|a|><|b|><|a|>", "all") == [257, 256]
 
 
-def test_batches_are_arrays_of_the_same_ids(tokenizer: Tokenizer) -> None:
-    texts = [TEXT, "", "x"]
+@pytest.mark.parametrize("pattern", ["qwen2", "bytes"])
+def test_batches_are_arrays_of_the_same_ids(pattern: str) -> None:
+    tokenizer, texts = train([TEXT], 280, pattern), [TEXT, "", "x", "\ud800"]
     arrays = tokenizer.encode_batch(texts)
     assert [array.tolist() for array in arrays] == [tokenizer.encode_ordinary(text) for text in texts]
     assert all(array.dtype == np.int32 for array in arrays)
