@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import gzip
 import hashlib
 import io
@@ -51,11 +52,33 @@ def _sync_folder(path: Path) -> None:
             os.close(handle)
 
 
+def _sweep(path: Path) -> None:
+    """Removes what a killed process left beside `path` while it wrote it."""
+    for debris in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        owner = debris.name.split(".")[-2]
+        if owner.isdigit() and int(owner) != os.getpid() and not _alive(int(owner)):
+            shutil.rmtree(debris) if debris.is_dir() else debris.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    """Returns whether a process of this machine has this number (always True on Windows, where asking would end it)."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is synced and renamed into place, on any error removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -73,6 +96,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _sweep(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:

@@ -140,15 +140,30 @@ def record(run: Run, config_toml: str, inputs: Mapping[str, Path], seed: int | N
     except OSError as error:
         raise os_error(error) from error
     except Exception:
-        if run.path.exists():
-            close("failed", results)
+        close("failed", results)
+        _restore(run)
         raise
+    shutil.rmtree(_previous(run), ignore_errors=True)
+
+
+def _previous(run: Run) -> Path:
+    """Where a finished run waits while another takes its place."""
+    return run.path.with_name(f".{run.path.name}.previous")
+
+
+def _restore(run: Run) -> None:
+    """Brings back the run that a failed one was to replace, unless the failed one got as far as a checkpoint."""
+    if _previous(run).exists() and not checkpoints(run.path):
+        shutil.rmtree(run.path)
+        os.replace(_previous(run), run.path)
+        say(f"{run.path}: left as it was before")
 
 
 def unchanged(run: Run, config_toml: str, inputs: Mapping[str, Path]) -> bool:
     """Returns whether the run is done with this very config and these inputs; says so if it is.
 
-    A run that was begun from something else is removed, aloud, so that nothing of it is taken for the new one's.
+    A run of something else makes way, aloud, so that nothing of it is taken for the new one's; a finished one comes back if
+    the new one fails.
     """
     info = run.info
     if not info:
@@ -158,7 +173,11 @@ def unchanged(run: Run, config_toml: str, inputs: Mapping[str, Path]) -> bool:
     } == {role: fingerprint(path) for role, path in inputs.items()}
     if not same:
         say(f"{run.path}: its config or inputs have changed, so it is made anew")
-        shutil.rmtree(run.path)
+        if info["status"] == "done":
+            shutil.rmtree(_previous(run), ignore_errors=True)
+            os.replace(run.path, _previous(run))
+        else:
+            shutil.rmtree(run.path)
         return False
     if info["status"] == "done":
         say(f"{run.path}: already done with the same config and inputs ({duration(info['wall_s'])}); nothing to do")

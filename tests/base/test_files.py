@@ -105,6 +105,8 @@ def test_kill_during_a_write_leaves_the_old_file(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert read_json(target)["n"] >= 0
+    write_json(target, {"n": -1})
+    assert [p.name for p in tmp_path.iterdir()] == ["value.json"], "what the killed processes left is swept up"
 
 
 def test_a_full_disk_is_one_line_and_nothing_half_written(tmp_path: Path) -> None:

@@ -38,6 +38,20 @@ def test_a_finished_stage_does_nothing_and_says_so(tmp_path: Path, capsys: pytes
     assert not run.path.exists()
 
 
+def test_a_good_run_survives_a_failed_attempt_to_replace_it(tmp_path: Path) -> None:
+    run = open_run(tmp_path, "tokenizer")
+    finish(run, "a = 1\n", {})
+    (run.path / "tokenizer.json").write_text("good")
+    assert not unchanged(run, "a = 2\n", {})
+    with pytest.raises(DataError), record(run, "a = 2\n", {}):
+        raise DataError("vocabulary larger than the corpus supports")
+    assert run.done
+    assert (run.path / "tokenizer.json").read_text() == "good"
+    assert not unchanged(run, "a = 3\n", {})
+    finish(run, "a = 3\n", {})
+    assert [p.name for p in run.path.parent.iterdir()] == ["main"]
+
+
 def test_failure_and_interruption_are_recorded(tmp_path: Path) -> None:
     run = open_run(tmp_path, "data")
     for error, status in ((DataError("empty"), "failed"), (KeyboardInterrupt(), "interrupted")):
