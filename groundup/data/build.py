@@ -23,11 +23,11 @@ from groundup.base.records import Document, write_documents
 from groundup.base.runs import Run, open_run, record, unchanged
 from groundup.data.config import BuildConfig
 from groundup.data.decide import Fate, decide
-from groundup.data.decontaminate import read_questions
+from groundup.data.decontaminate import Question, read_questions
 from groundup.data.engine import Map, batches, processes_for, workers
 from groundup.data.extract import Drop
 from groundup.data.read import Problem, Record, SourceFile, find_files, read_file
-from groundup.data.stages import Row, begin, extract_part, judge_part, read_part, site_of
+from groundup.data.stages import HEADING_MARK, Row, begin, extract_part, judge_part, read_part, site_of
 
 __all__ = ["build", "main"]
 
@@ -54,7 +54,7 @@ def build(config: BuildConfig) -> Run:
     inputs = _inputs(config, files)
     if unchanged(run, toml, inputs):
         return run
-    questions = read_questions(config.problems)
+    questions = read_questions(config.problems, whole=not config.decontaminate.paths)
     with record(run, toml, inputs) as results:
         try:
             results.update(_build(run, config, files, aside, questions))
@@ -84,7 +84,7 @@ def _remove(path: Path) -> None:
             parent.rmdir()
 
 
-def _build(run: Run, config: BuildConfig, files: list[SourceFile], aside: list[Problem], questions: list[str]) -> dict[str, Any]:
+def _build(run: Run, config: BuildConfig, files: list[SourceFile], aside: list[Problem], questions: list[Question]) -> dict[str, Any]:
     """Returns the run's results after all passes. Raises: DataError where nothing is left."""
     parts = run.path / "parts"
     parts.mkdir(exist_ok=True)
@@ -173,7 +173,8 @@ def _find_furniture(extracted: list[Path], target: Path, config: BuildConfig) ->
     for site, counts in lines.items():
         edge = max(least, config.clean.boilerplate_share * pages[site])
         anywhere = max(least, config.clean.boilerplate_anywhere * pages[site])
-        furniture[site] = ([k for k, n in counts.items() if n >= edge], [k for k, n in counts.items() if n >= anywhere])
+        furniture[site] = ([k.lstrip(HEADING_MARK) for k, n in counts.items() if n >= edge],
+                           [k for k, n in counts.items() if n >= anywhere and not k.startswith(HEADING_MARK)])  # fmt: skip
     write_json(target, furniture)
 
 

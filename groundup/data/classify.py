@@ -10,7 +10,7 @@ from groundup.data.extract import Drop
 __all__ = ["language", "unwanted_language"]
 
 LETTERS = re.compile(r"[^\W\d_]+")
-HEAD, MIDDLE = 1500, 500  # characters looked at: the beginning, and a stretch of the middle
+HEAD, MIDDLE = 300, 200  # characters looked at: the beginning, and a stretch of the middle
 
 
 @functools.cache

@@ -19,12 +19,14 @@ PHONE = re.compile(
     r"|555[ -]01\d{2}|(?<=[Cc]all )\d{3}-\d{4}|(?<=[Pp]hone )\d{3}-\d{4}|(?<=[Pp]hone: )\d{3}-\d{4})(?![\w-]|\.\d)"
 )
 IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+DIGIT = re.compile(r"\d")
 CONSENT = re.compile(
     r"\b(?:we|this (?:web)?site|our (?:web)?site|our partners)\b[^.]{0,60}\bcookies\b|\b(?:accept|reject|allow) (?:all )?cookies\b|"
     r"\bcookie (?:policy|settings|preferences|notice)\b|\b(?:please )?(?:enable|turn on) javascript\b|"
     r"\bsubscribe to our newsletter\b|\ball rights reserved\b|^(?:advertisement|sponsored|skip to (?:main )?content|share this(?: page)?)$",
     re.IGNORECASE,
 )
+CONSENT_WORDS = ("cookie", "javascript", "newsletter", "all rights reserved", "advertisement", "sponsored", "skip to", "share this")
 CONSENT_LENGTH = 240  # a longer line is prose that talks about such things
 
 
@@ -47,7 +49,7 @@ def unwrap(paragraph: str, width: int) -> str:
 
 def prose(text: str, unwrapped: bool) -> str:
     """Returns prose with single spaces, each paragraph (and each line that isn't a wrapped one) on a line of its own."""
-    paragraphs = ["\n".join(SPACES.sub(" ", line).strip() for line in p.split("\n")) for p in re.split(r"\n[^\S\n]*\n", text)]
+    paragraphs = ["\n".join(map(str.strip, p.split("\n"))) for p in re.split(r"\n[^\S\n]*\n", SPACES.sub(" ", text))]
     if unwrapped:
         lengths = sorted(len(line) for p in paragraphs for line in p.split("\n") if line)
         width = lengths[int(len(lengths) * 0.98)] if lengths else 0
@@ -73,7 +75,7 @@ def _address(match: re.Match[str]) -> str:
 def placeholders(text: str, code: bool = False) -> tuple[str, int]:
     """Returns the text with <EMAIL>, <PHONE> and <IP> for private data, and how many were put in. In code only e-mail goes."""
     text, count = EMAIL.subn("<EMAIL>", text) if "@" in text else (text, 0)
-    if not code and any(c.isdigit() for c in text):
+    if not code and DIGIT.search(text):
         text, phones = PHONE.subn("<PHONE>", text)
         before = text.count("<IP>")
         text = IP.sub(_address, text)
@@ -108,8 +110,9 @@ def remove_lines(text: str, edge: Collection[str], anywhere: Collection[str]) ->
     Keys in `anywhere` and consent lines go wherever they stand, keys in `edge` only from the page's beginning and end: a heading
     that many pages share (\"Description\") stays, a menu goes.
     """
-    before = text.split("\n")
-    lines = [x for x in before if line_key(x) not in anywhere and not (len(x) <= CONSENT_LENGTH and CONSENT.search(x))]
+    before, lowered = text.split("\n"), text.lower()
+    suspect = any(word in lowered for word in CONSENT_WORDS)
+    lines = [x for x in before if line_key(x) not in anywhere and not (suspect and len(x) <= CONSENT_LENGTH and CONSENT.search(x))]
     start, stop = 0, len(lines)
     while start < stop and line_key(lines[start]) in edge:
         start += 1

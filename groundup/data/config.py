@@ -113,7 +113,7 @@ class DecontaminateConfig:
     """Documents that contain an evaluation problem leave the training text."""
 
     paths: tuple[Path, ...] = ()  # JSONL files of problems; default: PROJECT/tasks/problems-test.jsonl where it exists
-    ngram: int = 13  # so many words in a row, shared with a problem
+    ngram: int = 13  # so many words in a row, shared with a problem (of the project's own problems, made from templates, all)
     min_words: int = 5  # a shorter problem counts when all of it occurs; below this many words it is too common to judge
 
 

@@ -5,6 +5,7 @@ Equal to: groundup.data.plain.contaminated
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,13 +15,20 @@ from groundup.data.config import DecontaminateConfig
 from groundup.data.dedup import shingles, words
 from groundup.data.extract import Drop
 
-__all__ = ["ProblemIndex", "read_questions"]
+__all__ = ["ProblemIndex", "Question", "read_questions"]
 
 QUESTION_KEYS = ("question", "prompt", "query", "context", "text", "input", "instruction")
 
 
-def read_questions(paths: Sequence[Path]) -> list[str]:
-    """Returns the problems' texts in JSONL files. Raises: DataError for a file without any."""
+class Question(NamedTuple):
+    """A problem's text. `whole`: made from a template, so that runs of words are shared by design and only all of it counts."""
+
+    text: str
+    whole: bool = False
+
+
+def read_questions(paths: Sequence[Path], whole: bool = False) -> list[Question]:
+    """Returns the problems in JSONL files. Raises: DataError for a file without any."""
     questions = []
     for path in paths:
         before = len(questions)
@@ -28,36 +36,36 @@ def read_questions(paths: Sequence[Path]) -> list[str]:
             key = next((k for k in QUESTION_KEYS if isinstance(row.get(k), str)), None)
             if key is None:
                 raise DataError(f"{path}, row {number}: none of the keys {', '.join(QUESTION_KEYS)} (it has {', '.join(row)})")
-            questions.append(row[key])
+            questions.append(Question(row[key], whole))
         if len(questions) == before:
             raise DataError(f"{path}: no problems in it, so nothing could be kept out of the training text")
     return questions
 
 
 class ProblemIndex:
-    """The runs of words that may not occur in a document: `ngram` words of a problem, or all of a shorter one."""
+    """The runs of words that may not occur in a document: `ngram` words of a problem, or all of a shorter or templated one."""
 
-    def __init__(self, questions: Iterable[str], config: DecontaminateConfig) -> None:
+    def __init__(self, questions: Iterable[Question], config: DecontaminateConfig) -> None:
         self.config = config
         self.runs: set[str] = set()
         for question in questions:
-            found = words(question)
+            found = words(question.text)
             if len(found) >= config.min_words:
-                n = min(config.ngram, len(found))
+                n = len(found) if question.whole else min(config.ngram, len(found))
                 self.runs |= {" ".join(found[i : i + n]) for i in range(len(found) - n + 1)}
         self.lengths = sorted({run.count(" ") + 1 for run in self.runs})
         # The first words of each run, hashed: a document without any of them is clean, and most are.
-        self.heads = np.unique([int(shingles(run.split(" ")[: config.min_words], config.min_words)[0]) for run in self.runs]).astype(np.uint64)
+        self.heads = np.array(sorted({int(shingles(run.split(" ")[: config.min_words], config.min_words)[0]) for run in self.runs}), np.uint64)
 
     def check(self, found: list[str], hashes: np.ndarray | None = None) -> Drop | None:
         """Returns a drop for a document (its words) that shares a run; `hashes`: its shingles of `min_words` words, if at hand."""
         least = self.config.min_words
         if not self.runs or len(found) < least:
             return None
-        starts = np.flatnonzero(np.isin(shingles(found, least) if hashes is None else hashes, self.heads))
-        for at in starts.tolist():
+        hashes = shingles(found, least) if hashes is None else hashes
+        nearest = self.heads[np.minimum(np.searchsorted(self.heads, hashes), len(self.heads) - 1)]
+        for at in np.flatnonzero(nearest == hashes).tolist():
             for n in self.lengths:
-                run = " ".join(found[at : at + n])
-                if run in self.runs and at + n <= len(found):
+                if at + n <= len(found) and (run := " ".join(found[at : at + n])) in self.runs:
                     return Drop("decontaminate", "problem_overlap", n, min(self.config.ngram, n), run)
         return None

@@ -28,11 +28,9 @@ def shingles(found: list[str], n: int) -> np.ndarray:
         return np.zeros(0, np.uint64)
     joined = " ".join(found).encode()
     spaces = np.flatnonzero(np.frombuffer(joined, np.uint8) == 32)
-    starts = np.concatenate(([0], spaces + 1)).tolist()
-    ends = np.concatenate((spaces, [len(joined)])).tolist()
     n = min(n, len(found))
-    digest = xxhash.xxh64_intdigest
-    return np.fromiter((digest(joined[a:b]) for a, b in zip(starts, ends[n - 1 :])), np.uint64, len(found) - n + 1)
+    runs = map(slice, [0, *(spaces + 1).tolist()], [*spaces.tolist(), len(joined)][n - 1 :])
+    return np.fromiter(map(xxhash.xxh64_intdigest, map(joined.__getitem__, runs)), np.uint64, len(found) - n + 1)
 
 
 def hash_functions(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +45,6 @@ def signature(hashes: np.ndarray, functions: tuple[np.ndarray, np.ndarray]) -> n
     Source: Broder 1997. Two texts agree in a number with a probability that is the Jaccard similarity of their shingles.
     """
     factors, summands = functions
-    hashes = np.unique(hashes)
     least = np.full(len(factors), np.iinfo(np.uint64).max, np.uint64)
     for at in range(0, len(hashes), CHUNK):
         values = hashes[at : at + CHUNK, None] * factors  # (shingles, functions), modulo 2^64

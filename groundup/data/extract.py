@@ -34,6 +34,7 @@ class Extracted(NamedTuple):
     blocks: list[Block]
     meta: dict[str, Any]
     drop: Drop | None = None
+    headings: frozenset[str] = frozenset()  # a page's headings, which many pages may share without their being furniture
 
     @property
     def text(self) -> str:
@@ -49,6 +50,7 @@ FURNITURE = [
     *(f"[class~={word}]" for word in ("ad", "ads", "menu", "nav", "banner")),
 ]  # fmt: skip
 PRE = re.compile(r"<pre>(.*?)</pre>", re.DOTALL)
+HEADING = re.compile(r"<h[1-6]>(.*?)</h[1-6]>", re.DOTALL)
 BULLET = re.compile(r"<li>\s*")
 TAG = re.compile(r"</?(?:h[1-6]|p|ul|ol|li|br|a|pre)\b[^<>]*>")
 LINK_SECTIONS = {"references", "external links", "see also", "further reading", "notes", "footnotes", "bibliography", "sources", "notes and references",
@@ -122,7 +124,8 @@ def _html(record: Record) -> Extracted:
     if isinstance(record.payload, bytes) and (link := HTML_LICENCE.search(record.payload)):
         address = re.search(rb"href=[\"']?([^\"' >]+)", link[0])
         meta["licence"] = address[1].decode("utf-8", "replace") if address else ""
-    return Extracted([b for b in blocks if b.text.strip()], {k: v for k, v in meta.items() if v})
+    headings = frozenset(" ".join(unescape(TAG.sub("", h)).split()) for h in HEADING.findall(page))
+    return Extracted([b for b in blocks if b.text.strip()], {k: v for k, v in meta.items() if v}, headings=headings)
 
 
 def _wiki(record: Record, text: str) -> Extracted:

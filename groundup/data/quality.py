@@ -6,6 +6,7 @@ Equal to: groundup.data.plain.gopher, repetition, web, false_arithmetic
 import re
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,9 +14,10 @@ from groundup.base.files import os_error
 from groundup.data.config import GopherConfig, RepetitionConfig, WebConfig
 from groundup.data.extract import Drop
 
-__all__ = ["arithmetic_claims", "blocked", "false_arithmetic", "gopher", "read_blocklist", "repetition", "tokens", "web"]
+__all__ = ["arithmetic_claims", "blocked", "false_arithmetic", "gopher", "read_blocklist", "repetition", "tokens", "web", "Tokens"]
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
+LETTER = re.compile(r"[^\W\d_]")
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 BULLETS = ("•", "-", "*", "‣", "·")
 ELLIPSES = ("...", "…")
@@ -27,6 +29,7 @@ NUMBER_WORDS = {word: n for n, word in enumerate(
 OPERATORS = {"+": "+", "plus": "+", "-": "-", "−": "-", "minus": "-", "*": "*", "×": "*", "times": "*"}
 _NUMBER = rf"(?:\d{{1,12}}|{'|'.join(sorted(NUMBER_WORDS, key=len, reverse=True))})"
 _OPERATOR = r"(?:\s*[+*×−-]\s*|\s+(?:plus|minus|times)\s+)"
+SIGN = re.compile(r"[=]|\b(?:plus|minus|times)\b", re.IGNORECASE)  # no claim is without one
 CLAIM = re.compile(
     rf"(?<![\w.,+*×/=^-])(?<![+*×/=-]\s)({_NUMBER}(?:{_OPERATOR}{_NUMBER}){{1,4}})"
     rf"(?:\s*=\s*|\s+(?:is|equals|makes|gives|are)\s+)(-?{_NUMBER})(?![\w^]|[.,:]\d|\s*[+*×/−=-]\s*\d|\s+(?:plus|minus|times|more|less)\b)",
@@ -34,23 +37,33 @@ CLAIM = re.compile(
 )
 
 
-def tokens(text: str) -> list[str]:
-    """Returns words and punctuation marks, the units that the rules count."""
-    return TOKEN.findall(text)
+class Tokens(NamedTuple):
+    """A text's words and punctuation marks in order, and its different words, counted: rules look at each word once."""
+
+    found: list[str]
+    kinds: list[str]  # the different tokens, in the order of their first occurrence
+    words: dict[str, int]  # those of letters, digits and underscores, with their counts
 
 
-def gopher(text: str, found: list[str], config: GopherConfig) -> Drop | None:
-    """Returns the first of Gopher's quality rules that the text breaks. `found`: its tokens.
+def tokens(text: str) -> Tokens:
+    """Returns the units that the rules count."""
+    found = TOKEN.findall(text)
+    counts = Counter(found)
+    return Tokens(found, list(counts), {t: n for t, n in counts.items() if t[0].isalnum() or t[0] == "_"})
 
-    Source: Rae et al. 2021, section A.1.1; words are tokens with a letter or digit.
+
+def gopher(text: str, found: Tokens, config: GopherConfig) -> Drop | None:
+    """Returns the first of Gopher's quality rules that the text breaks.
+
+    Source: Rae et al. 2021, section A.1.1.
     """
-    words = [t for t in found if t[0].isalnum() or t[0] == "_"]
-    n = len(words)
+    words = found.words
+    n = sum(words.values())
     if n < config.min_words:
         return Drop("quality", "gopher_min_words", n, config.min_words)
     if n > config.max_words:
         return Drop("quality", "gopher_max_words", n, config.max_words)
-    length = sum(map(len, words)) / n
+    length = sum(len(w) * k for w, k in words.items()) / n
     if n >= config.long_words and length < config.min_word_length:
         return Drop("quality", "gopher_min_word_length", length, config.min_word_length)
     if length > config.max_word_length:
@@ -67,22 +80,22 @@ def gopher(text: str, found: list[str], config: GopherConfig) -> Drop | None:
     ellipses = sum(line.endswith(ELLIPSES) for line in lines) / len(lines)
     if ellipses > config.max_ellipsis_lines:
         return Drop("quality", "gopher_ellipsis_lines", ellipses, config.max_ellipsis_lines)
-    alpha = sum(any(c.isalpha() for c in w) for w in words) / n
+    alpha = sum(k for w, k in words.items() if w.isalpha() or LETTER.search(w)) / n
     if alpha < config.min_alpha_words:
         return Drop("quality", "gopher_alpha_words", alpha, config.min_alpha_words)
-    stops = len(STOP_WORDS & {w.lower() for w in words})
+    stops = len(STOP_WORDS & set(map(str.lower, words)))
     if stops < config.min_stop_words:
         return Drop("quality", "gopher_stop_words", stops, config.min_stop_words)
     return None
 
 
-def repetition(text: str, found: list[str], config: RepetitionConfig) -> Drop | None:
+def repetition(text: str, found: Tokens, config: RepetitionConfig) -> Drop | None:
     """Returns the first of Gopher's repetition rules that the text breaks.
 
     Source: Rae et al. 2021, table A1. n-grams run over tokens; a run of words is repeated where it has occurred before and
     doesn't overlap the last repeated run.
     """
-    if len(found) < config.min_words:
+    if len(found.found) < config.min_words:
         return None
     lines = text.split("\n")
     if len(lines) > 1:
@@ -92,13 +105,14 @@ def repetition(text: str, found: list[str], config: RepetitionConfig) -> Drop | 
         if chars / len(text) > config.max_line_chars:
             return Drop("quality", "repeated_line_chars", chars / len(text), config.max_line_chars)
     ids, lengths = _ids(found)
-    tops, grams = {2: config.top_2, 3: config.top_3, 4: config.top_4}, ids
+    tops, total = {2: config.top_2, 3: config.top_3, 4: config.top_4}, np.concatenate(([0], np.cumsum(lengths)))
+    grams = ids
     for n in range(2, 11):
         grams = _longer(grams, ids, n)
         counts = np.bincount(grams, minlength=1)
         if counts.max() < 2:  # no run of n tokens recurs, so no longer one does
             return None
-        chars = _run_chars(lengths, n)
+        chars = total[n:] - total[:-n]  # of each run
         if n in tops:
             rule, limit = f"top_{n}_gram", tops[n]
             share = int(counts.max()) * int(chars[counts[grams] == counts.max()].max()) / len(text)
@@ -116,23 +130,21 @@ def _repeated_lines(lines: list[str]) -> tuple[int, int]:
     return sum(n for _, n in extra), sum(n * len(line) for line, n in extra)
 
 
-def _ids(found: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _ids(found: Tokens) -> tuple[np.ndarray, np.ndarray]:
     """Returns the tokens as numbers (equal tokens, equal numbers) and their lengths in characters."""
-    table: dict[str, int] = {}
-    ids = np.fromiter((table.setdefault(t, len(table)) for t in found), np.int64, len(found))
-    return ids, np.fromiter(map(len, found), np.int64, len(found))
+    table = {token: number for number, token in enumerate(found.kinds)}
+    ids = np.fromiter(map(table.__getitem__, found.found), np.int64, len(found.found))
+    return ids, np.fromiter(map(len, found.kinds), np.int64, len(table))[ids]
 
 
 def _longer(grams: np.ndarray, ids: np.ndarray, n: int) -> np.ndarray:
     """Returns one number for each run of n tokens from those for n - 1: equal numbers mean equal runs, no hash is involved."""
     pairs = grams[: max(len(ids) - n + 1, 0)] * (len(ids) + 1) + ids[n - 1 :]
-    return np.unique(pairs, return_inverse=True)[1]
-
-
-def _run_chars(lengths: np.ndarray, n: int) -> np.ndarray:
-    """Returns the characters of each run of n tokens."""
-    total = np.concatenate(([0], np.cumsum(lengths)))
-    return total[n:] - total[:-n]
+    order = np.argsort(pairs)
+    ordered = pairs[order]
+    numbers = np.empty(len(pairs), np.int64)
+    numbers[order] = np.concatenate(([0], np.cumsum(ordered[1:] != ordered[:-1]))) if len(pairs) else 0
+    return numbers
 
 
 def _repeated_chars(grams: np.ndarray, counts: np.ndarray, chars: np.ndarray, n: int) -> int:
@@ -151,7 +163,7 @@ def _repeated_chars(grams: np.ndarray, counts: np.ndarray, chars: np.ndarray, n:
     return total
 
 
-def web(text: str, found: list[str], page: bool, config: WebConfig) -> Drop | None:
+def web(text: str, found: Tokens, page: bool, config: WebConfig) -> Drop | None:
     """Returns the first of the web's rules that the text breaks; the line rules only for a `page` (HTML).
 
     Source: C4 (Raffel et al. 2020), FineWeb (Penedo et al. 2024), and shouting, our own.
@@ -159,10 +171,10 @@ def web(text: str, found: list[str], page: bool, config: WebConfig) -> Drop | No
     lowered = text.lower()
     if "lorem ipsum" in lowered:
         return Drop("quality", "c4_lorem_ipsum", lowered.count("lorem ipsum"), 0)
-    words = [t for t in found if t[0].isalnum() or t[0] == "_"]
-    shouts = text.count("!") + sum(len(w) > 2 and w.isalpha() and w.isupper() for w in words)
-    if words and shouts / len(words) > config.max_shouting:
-        return Drop("quality", "shouting", shouts / len(words), config.max_shouting)
+    n = max(sum(found.words.values()), 1)
+    shouts = text.count("!") + sum(k for w, k in found.words.items() if len(w) > 2 and w.isupper() and w.isalpha())
+    if shouts / n > config.max_shouting:
+        return Drop("quality", "shouting", shouts / n, config.max_shouting)
     if not page:
         return None
     sentences = len(SENTENCE_END.findall(text))
@@ -177,7 +189,7 @@ def web(text: str, found: list[str], page: bool, config: WebConfig) -> Drop | No
     short = sum(len(line) <= 30 for line in lines) / len(lines)
     if short > config.max_short_lines:
         return Drop("quality", "fineweb_short_lines", short, config.max_short_lines)
-    breaks = (len(lines) - 1) / max(len(words), 1)
+    breaks = (len(lines) - 1) / n
     if breaks > config.max_line_breaks:
         return Drop("quality", "fineweb_line_breaks", breaks, config.max_line_breaks)
     return None
@@ -190,7 +202,9 @@ def _number(word: str) -> int:
 
 def arithmetic_claims(text: str) -> list[tuple[str, bool]]:
     """Returns the checkable claims of a text ("3 + 4 = 8", "three plus four is seven") and whether each is true."""
-    claims = []
+    claims: list[tuple[str, bool]] = []
+    if not SIGN.search(text):
+        return claims
     for match in CLAIM.finditer(text):
         parts = re.findall(r"\w+|[+*×−-]", match[1])
         terms, signs = [_number(parts[0])], ["+"]
@@ -207,8 +221,6 @@ def arithmetic_claims(text: str) -> list[tuple[str, bool]]:
 
 def false_arithmetic(text: str, config: WebConfig) -> Drop | None:
     """Returns a drop for a text of which more than a share of the checkable arithmetic is wrong."""
-    if not any(c.isdigit() for c in text) and not NUMBER_WORDS.keys() & set(text.lower().split()):
-        return None
     claims = arithmetic_claims(text)
     if len(claims) < config.min_claims:
         return None

@@ -14,16 +14,17 @@ from groundup.data.classify import unwanted_language
 from groundup.data.clean import clean, line_key, remove_lines
 from groundup.data.config import BuildConfig
 from groundup.data.decode import NotText
-from groundup.data.decontaminate import ProblemIndex
+from groundup.data.decontaminate import ProblemIndex, Question
 from groundup.data.dedup import hash_functions, shingles, signature, words
 from groundup.data.extract import Drop, extract, naive
 from groundup.data.mix import unit_hash
 from groundup.data.quality import blocked, false_arithmetic, gopher, read_blocklist, repetition, tokens, web
 from groundup.data.read import Record
 
-__all__ = ["Row", "begin", "extract_part", "judge_part", "judge_text", "read_part", "write_part"]
+__all__ = ["HEADING_MARK", "Row", "begin", "extract_part", "judge_part", "judge_text", "read_part", "write_part"]
 
 FURNITURE_LENGTH = 400  # longer lines aren't counted as furniture
+HEADING_MARK = "\x01"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Row:
     share: float  # the hash that decides whether it is held out
     raw_bytes: int
     raw: str = ""  # the naive text, kept where nothing is filtered
-    lines: list[str] = field(default_factory=list)  # prose lines that may be furniture of its site
+    lines: list[str] = field(default_factory=list)  # prose lines that may be furniture of its site, headings marked
     exact: int = 0  # hash of the final text
     signature: bytes = b""  # MinHash numbers, uint32
 
@@ -54,7 +55,7 @@ class _State(NamedTuple):
 _state: list[_State] = []  # one entry a process, made by `begin`
 
 
-def begin(config: BuildConfig, questions: Sequence[str]) -> None:
+def begin(config: BuildConfig, questions: Sequence[Question]) -> None:
     """Prepares this process for the parts of one build."""
     functions = hash_functions(config.dedup.bands * config.dedup.rows, config.dedup.seed)
     addresses = config.web.blocked_urls + read_blocklist(config.web.blocklist)
@@ -108,7 +109,8 @@ def _row(record: Record) -> Row:
     if record.kind == "html" and not drop:
         prose = "\n".join(b.text for b in found.blocks if b.kind == "prose")
         keys = {line_key(" ".join(line.split())) for line in prose.split("\n")} - {""}
-        lines = sorted(k for k in keys if len(k) <= FURNITURE_LENGTH)
+        headings = {line_key(h) for h in found.headings}
+        lines = sorted(HEADING_MARK * (k in headings) + k for k in keys if len(k) <= FURNITURE_LENGTH)
     # The split is decided here, on what the page says, before any rule has looked at it.
     return replace(base, text=text, meta=meta, drop=drop, share=unit_hash(found.text), raw=raw, lines=lines)
 
