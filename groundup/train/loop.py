@@ -254,12 +254,13 @@ def _steps(
         interrupted, out_of_time = loop.step(bool(asked), over)
         loop.wall_s = before + time.monotonic() - start
         last = loop.done == config.steps or out_of_time
-        if loop.done % config.log_every == 0 or last or interrupted:
+        look = evaluate is not None and not interrupted and (last or loop.done % eval_every == 0)
+        if loop.done % config.log_every == 0 or last or interrupted or look:
             loop.log()
         if bar is not None:
-            note = f"loss {loop.last['loss']:.3f}, {quantity(loop.last['tokens_per_s'])} tokens/s" if loop.last else ""
+            note = f"loss {loop.last['loss']:.3f}, {quantity(loop.last['tokens_per_s'])} tokens/s" if "loss" in loop.last else ""
             bar.advance(note=note)
-        if evaluate is not None and not interrupted and (last or loop.done % eval_every == 0):
+        if look and evaluate is not None:
             loop.evaluate(evaluate)
         due = loop.done % save_every == 0 if save_every else time.monotonic() - saved >= CHECKPOINT_SECONDS
         if last or interrupted or due:
