@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from groundup.model.layers import Block
 from groundup.model.transformer import Transformer
 from groundup.optim.adamw import decay_groups
 
@@ -84,10 +85,12 @@ def hidden_matrices(model: Transformer) -> list[tuple[nn.Parameter, tuple[int, .
 
     Not the embeddings and the output layer: their rows are looked up or compared one by one, and Adam suits them better.
     """
-    config, found = model.config, []
+    config = model.config
+    found: list[tuple[nn.Parameter, tuple[int, ...]]] = []
     query, key = config.n_heads * config.head_size, config.kv_heads * config.head_size
     up = (config.ff_size, config.ff_size) if config.activation == "swiglu" else (config.ff_size,)
     for block in model.blocks:
+        assert isinstance(block, Block)
         found += [
             (block.attn.qkv.weight, (query, key, key)),
             (block.attn.out.weight, (config.d_model,)),

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from groundup.base.errors import ConfigError
 
-__all__ = ["World", "choose_device", "world"]
+__all__ = ["World", "choose_device", "set_threads", "world"]
 
 TIMEOUT_MINUTES = 30  # that the others may wait for one, which may be evaluating or writing a checkpoint
 
@@ -71,6 +71,18 @@ def _join(rank: int, size: int, device: torch.device) -> None:
         "nccl" if device.type == "cuda" else "gloo", store=dist.PrefixStore(f"groundup/{restart}", store),
         rank=rank, world_size=size, timeout=timeout,
     )  # fmt: skip
+
+
+def set_threads(threads: int) -> int:
+    """Returns the number of CPU threads that torch now uses; 0 asks for all that this process may use (or OMP_NUM_THREADS).
+
+    The last bits of a sum depend on how it is shared among threads, so a resumed run asks for the same number.
+    """
+    if threads <= 0:
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = int(os.environ.get("OMP_NUM_THREADS") or allowed)
+    torch.set_num_threads(threads)
+    return threads
 
 
 @contextmanager

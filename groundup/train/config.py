@@ -49,11 +49,15 @@ class LoopConfig:
     """The training loop, the same for every stage."""
 
     steps: int = 1000  # optimiser steps
-    batch_tokens: int = 8192  # tokens of a step, over all devices (stages that batch conversations have a batch of their own)
+    batch_tokens: int = (
+        8192  # tokens of a step, over all devices (stages that batch conversations have a batch of their own)
+    )
     micro_batch: int = 0  # rows computed at once on a device, to save memory; the step stays the same (0: all of them)
     lr: float = 1e-3  # peak learning rate
     warmup: float = 0.05  # steps over which the rate rises; below 1 it is a share of all steps
-    schedule: Literal["cosine", "wsd", "linear"] = "cosine"  # how the rate falls: cosine, late and straight (wsd), or straight
+    schedule: Literal["cosine", "wsd", "linear"] = (
+        "cosine"  # how the rate falls: cosine, late and straight (wsd), or straight
+    )
     clip: float = 1.0  # longest gradient that a step follows; a longer one is shortened to it (0: no limit)
     eval_every: int = 0  # steps between looks at the held-out text (0: a tenth of the steps)
     checkpoint_every: int = 0  # steps between checkpoints (0: one a minute)

@@ -126,13 +126,19 @@ class Loop:
             counts.append(count)
             for key, value in extra.items():
                 metrics[key] = metrics.get(key, 0.0) + value / len(parts)
-        local = [torch.stack(sums).sum(), sum(counts), self.source.tokens(batch), float(interrupted), float(out_of_time)]
-        total, count, tokens, any_interrupted, any_out = self.world.sum(local)
-        self.update(total, max(count, 1.0))
+        local = [
+            torch.stack(sums).sum(),
+            sum(counts),
+            self.source.tokens(batch),
+            float(interrupted),
+            float(out_of_time),
+        ]
+        total, scored, tokens, any_interrupted, any_out = self.world.sum(local)
+        self.update(total, max(scored, 1.0))
         self.done, self.tokens = self.done + 1, self.tokens + int(tokens)
         seconds = time.perf_counter() - started
         self.train_s += seconds
-        self.window.add(total, count, tokens, seconds, metrics)
+        self.window.add(total, scored, tokens, seconds, metrics)
         return any_interrupted > 0, any_out > 0
 
     def update(self, total: float, count: float) -> None:
@@ -173,7 +179,9 @@ class Loop:
         """Writes a row of metrics about the steps since the last one."""
         row = self.window.row()
         if self.flops:
-            row["mfu"] = row["tokens_per_s"] * self.flops / self.world.size / peak_flops(self.precision, self.world.device)
+            row["mfu"] = (
+                row["tokens_per_s"] * self.flops / self.world.size / peak_flops(self.precision, self.world.device)
+            )
         self.last = row | {"lr": self.config.lr * self.rate, "grad_norm": float(self.norm)}
         self.window = Window()
         if self.world.main:
@@ -223,7 +231,16 @@ def train(
     Equal to: groundup.train.plain.train
     """
     config.validate()
-    loop = Loop(model, source, loss, config, run, tokenizer_path, precision, world or World(device=next(model.parameters()).device))
+    loop = Loop(
+        model,
+        source,
+        loss,
+        config,
+        run,
+        tokenizer_path,
+        precision,
+        world or World(device=next(model.parameters()).device),
+    )
     loop.flops = flops_per_token
     loop.resume()
     if loop.flops:
@@ -258,7 +275,11 @@ def _steps(
         if loop.done % config.log_every == 0 or last or interrupted or look:
             loop.log()
         if bar is not None:
-            note = f"loss {loop.last['loss']:.3f}, {quantity(loop.last['tokens_per_s'])} tokens/s" if "loss" in loop.last else ""
+            note = (
+                f"loss {loop.last['loss']:.3f}, {quantity(loop.last['tokens_per_s'])} tokens/s"
+                if "loss" in loop.last
+                else ""
+            )
             bar.advance(note=note)
         if look and evaluate is not None:
             loop.evaluate(evaluate)

@@ -1,26 +1,16 @@
-"""In what precision to compute, with how many threads, and how fast this machine multiplies matrices."""
+"""In what precision to compute, and how fast this machine multiplies matrices."""
 
 import contextlib
-import os
-import time
-from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 
-__all__ = ["autocast", "best_time", "peak_flops", "resolve", "set_threads"]
+from groundup.base.files import read_json, write_json
+from groundup.base.runs import Run
+from groundup.parallel.mesh import World, set_threads
+from groundup.plan.cost import best_time, faster_precision
 
-
-def set_threads(threads: int) -> int:
-    """Returns the number of CPU threads that torch now uses; 0 asks for all that this process may use (or OMP_NUM_THREADS).
-
-    The last bits of a sum depend on how it is shared among threads, so a resumed run asks for the same number.
-    """
-    if threads <= 0:
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = int(os.environ.get("OMP_NUM_THREADS") or allowed)
-    torch.set_num_threads(threads)
-    return threads
+__all__ = ["autocast", "peak_flops", "resolve", "resolve_once", "set_threads"]
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -30,51 +20,18 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def best_time(work: Callable[[], object], device: torch.device, seconds: float = 0.02) -> float:
-    """Returns the shortest seconds that `work` took in repeats over about `seconds` (at least 3), after one to warm up."""
-    times: list[float] = []
-    work()
-    end = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < end:
-        _wait(device)
-        start = time.perf_counter()
-        work()
-        _wait(device)
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def _wait(device: torch.device) -> None:
-    """Waits until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def _product(rows: int, width: int, columns: int, dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
-    """Returns the work of a linear layer: weights kept in fp32, cast to `dtype` as autocast does, and multiplied."""
-    x = torch.randn(rows, width, device=device, dtype=dtype)
-    weight = torch.randn(columns, width, device=device)
-    return lambda: torch.nn.functional.linear(x, weight.to(dtype))
-
-
 def resolve(precision: str, device: torch.device, rows: int, width: int) -> str:
-    """Returns "fp32" or "bf16": what was asked for, or for "auto" the faster one for this model's matrix products.
+    """Returns "fp32" or "bf16": what was asked for; for "auto" the faster one for `rows` tokens of a model of that width."""
+    return faster_precision(device, rows, width) if precision == "auto" else precision
 
-    On a GPU that knows bf16 it is bf16 without a race. On a CPU some have instructions for it and some only imitate it, at a
-    fraction of the speed; a product of `rows` tokens with a matrix (4 width, width) is timed in both, some milliseconds.
-    """
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type != "cpu":
-        return "fp32"
-    rows = min(rows, 4096)
-    full = best_time(_product(rows, width, 4 * width, torch.float32, device), device)
-    half = best_time(_product(rows, width, 4 * width, torch.bfloat16, device), device)
-    return "bf16" if half < 0.8 * full else "fp32"  # the casts around the products cost something too
+
+def resolve_once(precision: str, run: Run, here: World, rows: int, width: int) -> str:
+    """Returns `resolve`'s answer as it was given when the run began: a resumed run must not decide anew (resolved.json)."""
+    file = run.path / "resolved.json"
+    if here.main and not file.exists():
+        chosen = resolve(precision, here.device, rows, width)
+        write_json(file, {"precision": chosen, "threads": torch.get_num_threads(), "device": here.device.type})
+    return here.share(read_json(file)["precision"] if here.main else None)
 
 
 @lru_cache

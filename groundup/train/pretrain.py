@@ -1,7 +1,7 @@
 """`groundup pretrain`: a base model from token files."""
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from groundup.base.config import to_toml
 from groundup.base.errors import ConfigError, DataError, TokenizerError
-from groundup.base.files import read_json, write_json, write_text
+from groundup.base.files import write_text
 from groundup.base.log import command, duration, quantity
 from groundup.base.runs import Run, open_run, record, unchanged
 from groundup.model.config import ModelConfig
@@ -24,7 +24,7 @@ from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import load as load_tokenizer
 from groundup.train.config import PretrainConfig, apply_plan
 from groundup.train.loop import train
-from groundup.train.precision import resolve, set_threads
+from groundup.train.precision import resolve_once, set_threads
 
 __all__ = ["PretrainSource", "heldout_loss", "main", "pretrain_loss"]
 
@@ -47,7 +47,11 @@ class PretrainSource:
         size = self.micro_batch or len(batch.tokens)
         positions = batch.positions
         return [
-            Batch(batch.tokens[i : i + size], batch.targets[i : i + size], None if positions is None else positions[i : i + size])
+            Batch(
+                batch.tokens[i : i + size],
+                batch.targets[i : i + size],
+                None if positions is None else positions[i : i + size],
+            )
             for i in range(0, len(batch.tokens), size)
         ]
 
@@ -65,6 +69,7 @@ def pretrain_loss(model: Transformer, batch: Batch) -> tuple[Tensor, int, dict[s
     return loss, count, {}
 
 
+@torch.no_grad()
 def heldout_loss(model: Transformer, shards: Shards, context: int, most_tokens: int = 0) -> float:
     """Returns the mean nats per token over windows spread evenly over the text (`most_tokens` 0: over all of it).
 
@@ -78,7 +83,9 @@ def heldout_loss(model: Transformer, shards: Shards, context: int, most_tokens: 
     starts = [i * windows // chosen * context for i in range(chosen)]
     size, total = max(1, EVAL_BATCH_TOKENS // context), 0.0
     for first in range(0, chosen, size):
-        rows = [torch.from_numpy(shards.slice(s, s + context + 1).astype("int64")) for s in starts[first : first + size]]
+        rows = [
+            torch.from_numpy(shards.slice(s, s + context + 1).astype("int64")) for s in starts[first : first + size]
+        ]
         batch = torch.stack(rows)  # (B, T + 1)
         loss, _, _ = pretrain_loss(model, Batch(batch[:, :-1], batch[:, 1:].contiguous()))
         total += float(loss)
@@ -96,10 +103,14 @@ def _tokenizer_path(config: PretrainConfig) -> Path:
 def _fit(config: PretrainConfig, shards: Shards, tokenizer: Tokenizer, processes: int) -> PretrainConfig:
     """Returns the config with the vocabulary's size. Raises: ConfigError or TokenizerError for what doesn't go together."""
     if tokenizer.fingerprint != shards.tokenizer:
-        raise TokenizerError(f"{shards.folder}: made with another tokenizer than the project's; run `groundup shards` again")
+        raise TokenizerError(
+            f"{shards.folder}: made with another tokenizer than the project's; run `groundup shards` again"
+        )
     model, loop = config.model, config.train
     if model.vocab_size not in (shards.vocab_size, ModelConfig.vocab_size):
-        raise ConfigError(f"model.vocab_size: the tokenizer has {shards.vocab_size} tokens, not {model.vocab_size}; leave it out")
+        raise ConfigError(
+            f"model.vocab_size: the tokenizer has {shards.vocab_size} tokens, not {model.vocab_size}; leave it out"
+        )
     rows, rest = divmod(loop.batch_tokens, model.context)
     if rest or not rows:
         near = f"{rows * model.context} or " if rows else ""
@@ -108,18 +119,10 @@ def _fit(config: PretrainConfig, shards: Shards, tokenizer: Tokenizer, processes
             f"take {near}{(rows + 1) * model.context}"
         )
     if rows % processes:
-        raise ConfigError(f"train.batch_tokens: {rows} rows of {model.context} can't be shared evenly by {processes} processes")
+        raise ConfigError(
+            f"train.batch_tokens: {rows} rows of {model.context} can't be shared evenly by {processes} processes"
+        )
     return replace(config, model=replace(model, vocab_size=shards.vocab_size))
-
-
-def _resolve(config: PretrainConfig, run: Run, here: World) -> str:
-    """Returns the precision, decided once in a run: a resumed one must not decide anew."""
-    file = run.path / "resolved.json"
-    if here.main and not file.exists():
-        rows = config.train.micro_batch * config.model.context or config.train.batch_tokens // here.size
-        precision = resolve(config.precision, here.device, rows, config.model.d_model)
-        write_json(file, {"precision": precision, "threads": torch.get_num_threads(), "device": here.device.type})
-    return here.share(read_json(file)["precision"] if here.main else None)
 
 
 def _write_sample(model: Transformer, tokenizer: Tokenizer, prompt: str, file: Path, seed: int) -> None:
@@ -138,7 +141,8 @@ def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, 
     folder = open_run(config.project, "shards", config.shards).path
     data = TokenDataset(folder / "train", config.model.context, config.train.seed, config.document_mask)
     heldout = Shards(folder / "heldout")
-    precision = _resolve(config, run, here)
+    rows = config.train.micro_batch * config.model.context or config.train.batch_tokens // here.size
+    precision = resolve_once(config.precision, run, here, rows, config.model.d_model)
     model = Transformer(config.model, seed=config.train.seed).to(here.device)
     source = PretrainSource(data, config.train.batch_tokens // config.model.context, config.train.micro_batch, here)
     if here.main:
@@ -177,11 +181,16 @@ def main(config: PretrainConfig) -> dict[str, Any]:
         config = _fit(config, Shards(folder / "train"), tokenizer, here.size)
         config.validate()
         TokenDataset(folder / "train", config.model.context)  # too short a corpus is said before anything is written
-        inputs = {split: folder / split / "index.json" for split in ("train", "heldout")} | {"tokenizer": tokenizer_path}
+        inputs = {split: folder / split / "index.json" for split in ("train", "heldout")} | {
+            "tokenizer": tokenizer_path
+        }
         toml = to_toml(config)
         if here.share(unchanged(run, toml, inputs) if here.main else None):
             return run.results
-        with record(run, toml, inputs, config.train.seed) if here.main else nullcontext({}) as results:
+        recorded: AbstractContextManager[dict[str, Any]] = nullcontext({})
+        if here.main:
+            recorded = record(run, toml, inputs, config.train.seed)
+        with recorded as results:
             results.update(_train(config, run, here, tokenizer, tokenizer_path))
         if here.main:
             _summary(config, run)
@@ -193,7 +202,9 @@ def _summary(config: PretrainConfig, run: Run) -> None:
     found = run.results
     parts = [f"loss {found['loss']:.4f}"] if "loss" in found else []
     if "heldout_loss" in found:
-        parts.append(f"held-out loss {found['heldout_loss']:.4f} nats per token ({found['bits_per_byte']:.4f} bits per byte)")
+        parts.append(
+            f"held-out loss {found['heldout_loss']:.4f} nats per token ({found['bits_per_byte']:.4f} bits per byte)"
+        )
     rate = f"{quantity(found['tokens_per_s'])} tokens/s"
     if "mfu" in found:
         rate += f", MFU {found['mfu']:.0%}"

@@ -23,7 +23,11 @@ def _names(model: Transformer, optimizer: torch.optim.Optimizer) -> list[str]:
 
 
 def save_checkpoint(
-    folder: Path, model: Transformer, optimizers: Sequence[torch.optim.Optimizer], tokenizer: Path, progress: dict[str, Any]
+    folder: Path,
+    model: Transformer,
+    optimizers: Sequence[torch.optim.Optimizer],
+    tokenizer: Path,
+    progress: dict[str, Any],
 ) -> None:
     """Fills a checkpoint folder: the model, its tokenizer, and state/ with the optimisers' tensors and `progress`."""
     save_model(model, folder)
@@ -56,7 +60,9 @@ def load_checkpoint(folder: Path, model: Transformer, optimizers: Sequence[torch
             if int(owner) != number:
                 continue
             if name not in indices:
-                raise CheckpointError(f"{folder}: optimiser state of {name}, which this model or optimiser doesn't have")
+                raise CheckpointError(
+                    f"{folder}: optimiser state of {name}, which this model or optimiser doesn't have"
+                )
             state.setdefault(indices[name], {})[key] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return read_json(folder / "state" / "progress.json")
