@@ -55,7 +55,7 @@ def prose(text: str, unwrapped: bool) -> str:
         width = lengths[int(len(lengths) * 0.98)] if lengths else 0
         if width <= 100:  # else lines aren't wrapped, or not all of them
             paragraphs = [unwrap(p.strip("\n"), width) for p in paragraphs]
-    return "\n".join(line for p in paragraphs for line in p.split("\n") if line)
+    return "\n".join(line for p in paragraphs for line in p.split("\n") if line not in ("", "-", "•", "*", "·", "|"))
 
 
 def source_code(text: str) -> str:
@@ -83,9 +83,10 @@ def placeholders(text: str, code: bool = False) -> tuple[str, int]:
     return text, count
 
 
-def clean(blocks: Sequence[Block], kind: str, config: CleanConfig) -> tuple[str, int]:
-    """Returns the clean text of a document's blocks, and the number of placeholders in it."""
-    parts, count = [], 0
+def clean(blocks: Sequence[Block], kind: str, config: CleanConfig) -> tuple[str, str, int]:
+    """Returns the clean text of a document's blocks, that of its prose alone, and the number of placeholders in it."""
+    parts: list[tuple[bool, str]] = []
+    count = 0
     for block in blocks:
         text = normalise(block.text)
         code = block.kind == "code"
@@ -94,8 +95,8 @@ def clean(blocks: Sequence[Block], kind: str, config: CleanConfig) -> tuple[str,
             text, found = placeholders(text, code)
             count += found
         if text:
-            parts.append(text)
-    return "\n".join(parts), count
+            parts.append((code, text))
+    return "\n".join(text for _, text in parts), "\n".join(text for code, text in parts if not code), count
 
 
 def line_key(line: str) -> str:

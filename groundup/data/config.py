@@ -56,7 +56,7 @@ class GopherConfig:
     min_word_length: float = 2.0  # mean characters a word (paper: 3; arithmetic needs less)
     max_word_length: float = 10.0  # mean characters a word (paper: 10)
     max_symbol_ratio: float = 0.1  # '#' or '...' for each word (paper: 0.1)
-    max_bullet_lines: float = 0.9  # share of lines that begin with a bullet (paper: 0.9)
+    max_bullet_lines: float = 0.9  # share of lines that begin with a bullet and don't end like a sentence (paper: all bullets, 0.9)
     max_ellipsis_lines: float = 0.3  # share of lines that end with an ellipsis (paper: 0.3)
     min_alpha_words: float = 0.5  # share of words with a letter (paper: 0.8; arithmetic needs less)
     min_stop_words: int = 2  # how many of the, be, to, of, and, that, have, with occur (paper: 2)
@@ -65,16 +65,19 @@ class GopherConfig:
 
 @dataclass(frozen=True)
 class RepetitionConfig:
-    """Gopher's repetition rules (table A1): shares of a text that it says again."""
+    """Gopher's repetition rules (table A1): shares of a text that it says again. Runs of words are judged within windows: a long
+    text repeats itself more than a short one, and the paper's values were made for pages."""
 
     enabled: bool = True  # apply these rules
     min_words: int = 30  # shorter texts aren't judged
+    min_line_chars: int = 15  # shorter lines (table cells, headings) aren't counted as lines (paper: all are)
     max_line_share: float = 0.3  # lines that occurred before (paper: 0.3)
     max_line_chars: float = 0.2  # characters in such lines (paper: 0.2)
+    window: int = 2000  # tokens within which runs of words are compared (paper: the whole text)
     top_2: float = 0.2  # characters in the most frequent pair of words (paper: 0.2)
     top_3: float = 0.18  # ... three words (paper: 0.18)
     top_4: float = 0.16  # ... four words (paper: 0.16)
-    max_repeated_5: float = 0.15  # characters in repeated runs of 5 words; each longer run up to 10 words has 0.01 less (paper)
+    max_repeated_5: float = 0.25  # characters in repeated runs of 5 words; 0.01 less for each longer run, up to 10 (paper: 0.15)
 
 
 @dataclass(frozen=True)

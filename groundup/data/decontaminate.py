@@ -3,6 +3,7 @@
 Equal to: groundup.data.plain.contaminated
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from groundup.data.extract import Drop
 
 __all__ = ["ProblemIndex", "Question", "read_questions"]
 
+TOKEN = re.compile(r"\w+|[^\w\s]")
 QUESTION_KEYS = ("question", "prompt", "query", "context", "text", "input", "instruction")
 
 
@@ -48,17 +50,20 @@ class ProblemIndex:
     def __init__(self, questions: Iterable[Question], config: DecontaminateConfig) -> None:
         self.config = config
         self.runs: set[str] = set()
+        self.templated: dict[str, set[str]] = {}  # run -> the problems' wordings, with their punctuation: "e l i?" isn't in "e l i b"
         for question in questions:
             found = words(question.text)
             if len(found) >= config.min_words:
                 n = len(found) if question.whole else min(config.ngram, len(found))
-                self.runs |= {" ".join(found[i : i + n]) for i in range(len(found) - n + 1)}
+                self.runs |= (runs := {" ".join(found[i : i + n]) for i in range(len(found) - n + 1)})
+                if question.whole:
+                    self.templated.setdefault(runs.pop(), set()).add(_wording(question.text))
         self.lengths = sorted({run.count(" ") + 1 for run in self.runs})
         # The first words of each run, hashed: a document without any of them is clean, and most are.
         self.heads = np.array(sorted({int(shingles(run.split(" ")[: config.min_words], config.min_words)[0]) for run in self.runs}), np.uint64)
 
-    def check(self, found: list[str], hashes: np.ndarray | None = None) -> Drop | None:
-        """Returns a drop for a document (its words) that shares a run; `hashes`: its shingles of `min_words` words, if at hand."""
+    def check(self, text: str, found: list[str], hashes: np.ndarray | None = None) -> Drop | None:
+        """Returns a drop for a document that shares a run. `found`: its words; `hashes`: its shingles of `min_words`, if at hand."""
         least = self.config.min_words
         if not self.runs or len(found) < least:
             return None
@@ -66,6 +71,15 @@ class ProblemIndex:
         nearest = self.heads[np.minimum(np.searchsorted(self.heads, hashes), len(self.heads) - 1)]
         for at in np.flatnonzero(nearest == hashes).tolist():
             for n in self.lengths:
-                if at + n <= len(found) and (run := " ".join(found[at : at + n])) in self.runs:
+                if at + n <= len(found) and (run := " ".join(found[at : at + n])) in self.runs and self._worded(text, run):
                     return Drop("decontaminate", "problem_overlap", n, min(self.config.ngram, n), run)
         return None
+
+    def _worded(self, text: str, run: str) -> bool:
+        """Returns whether a templated problem stands in the text word for word and mark for mark; True for other problems."""
+        wordings = self.templated.get(run)
+        return wordings is None or any(wording in _wording(text) for wording in wordings)
+
+
+def _wording(text: str) -> str:
+    return f" {' '.join(TOKEN.findall(text.lower()))} "

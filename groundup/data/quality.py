@@ -74,7 +74,7 @@ def gopher(text: str, found: Tokens, config: GopherConfig) -> Drop | None:
     if n < config.long_words:
         return None
     lines = text.split("\n")
-    bullets = sum(line.startswith(BULLETS) for line in lines) / len(lines)
+    bullets = sum(line.startswith(BULLETS) and not line.endswith(ENDINGS) for line in lines) / len(lines)
     if bullets > config.max_bullet_lines:
         return Drop("quality", "gopher_bullet_lines", bullets, config.max_bullet_lines)
     ellipses = sum(line.endswith(ELLIPSES) for line in lines) / len(lines)
@@ -92,36 +92,45 @@ def gopher(text: str, found: Tokens, config: GopherConfig) -> Drop | None:
 def repetition(text: str, found: Tokens, config: RepetitionConfig) -> Drop | None:
     """Returns the first of Gopher's repetition rules that the text breaks.
 
-    Source: Rae et al. 2021, table A1. n-grams run over tokens; a run of words is repeated where it has occurred before and
+    Source: Rae et al. 2021, table A1. n-grams run over tokens, within windows; a run is repeated where it has occurred before and
     doesn't overlap the last repeated run.
     """
     if len(found.found) < config.min_words:
         return None
-    lines = text.split("\n")
+    lines = [line for line in text.split("\n") if len(line) >= config.min_line_chars]
     if len(lines) > 1:
         again, chars = _repeated_lines(lines)
         if again / len(lines) > config.max_line_share:
             return Drop("quality", "repeated_lines", again / len(lines), config.max_line_share)
         if chars / len(text) > config.max_line_chars:
             return Drop("quality", "repeated_line_chars", chars / len(text), config.max_line_chars)
-    ids, lengths = _ids(found)
-    tops, total = {2: config.top_2, 3: config.top_3, 4: config.top_4}, np.concatenate(([0], np.cumsum(lengths)))
-    grams = ids
-    for n in range(2, 11):
-        grams = _longer(grams, ids, n)
-        counts = np.bincount(grams, minlength=1)
-        if counts.max() < 2:  # no run of n tokens recurs, so no longer one does
-            return None
-        chars = total[n:] - total[:-n]  # of each run
-        if n in tops:
-            rule, limit = f"top_{n}_gram", tops[n]
-            share = int(counts.max()) * int(chars[counts[grams] == counts.max()].max()) / len(text)
-        else:
-            rule, limit = f"repeated_{n}_grams", round(config.max_repeated_5 - 0.01 * (n - 5), 6)
-            share = _repeated_chars(grams, counts, chars, n) / len(text)
-        if share > limit:
-            return Drop("quality", rule, share, limit)
+    limits = {2: config.top_2, 3: config.top_3, 4: config.top_4}
+    limits |= {n: round(config.max_repeated_5 - 0.01 * (n - 5), 6) for n in range(5, 11)}
+    shares = _repeated_runs(found, config.window) / len(text)
+    for n, limit in limits.items():
+        if shares[n] > limit:
+            return Drop("quality", f"top_{n}_gram" if n < 5 else f"repeated_{n}_grams", float(shares[n]), limit)
     return None
+
+
+def _repeated_runs(found: Tokens, window: int) -> np.ndarray:
+    """Returns, at n, the characters in the most frequent run of n tokens (n < 5) or in repeated runs of n, summed over windows."""
+    everything, lengths = _ids(found)
+    sums = np.zeros(11, np.int64)
+    for at in range(0, len(everything), window):
+        ids = grams = everything[at : at + window]
+        total = np.concatenate(([0], np.cumsum(lengths[at : at + window])))
+        for n in range(2, 11):
+            grams = _longer(grams, ids, n)
+            counts = np.bincount(grams, minlength=1)
+            if counts.max() < 2:  # no run of n tokens recurs, so no longer one does
+                break
+            chars = total[n:] - total[:-n]  # of each run
+            if n < 5:
+                sums[n] += counts.max() * chars[counts[grams] == counts.max()].max()
+            else:
+                sums[n] += _repeated_chars(grams, counts, chars, n)
+    return sums
 
 
 def _repeated_lines(lines: list[str]) -> tuple[int, int]:

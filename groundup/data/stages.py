@@ -24,7 +24,8 @@ from groundup.data.read import Record
 __all__ = ["HEADING_MARK", "Row", "begin", "extract_part", "judge_part", "judge_text", "read_part", "write_part"]
 
 FURNITURE_LENGTH = 400  # longer lines aren't counted as furniture
-HEADING_MARK = "\x01"
+HEADING_MARK, NO_PROSE = "\x01", "\n"
+MOSTLY_CODE = 0.2  # a page with less prose than this share is judged as code
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Row:
     drop: Drop | None
     share: float  # the hash that decides whether it is held out
     raw_bytes: int
+    prose: str = ""  # the text without its code, where it has both
     raw: str = ""  # the naive text, kept where nothing is filtered
     lines: list[str] = field(default_factory=list)  # prose lines that may be furniture of its site, headings marked
     exact: int = 0  # hash of the final text
@@ -68,7 +70,7 @@ def write_part(path: Path, rows: Sequence[Row]) -> None:
     import pyarrow.parquet as pq
 
     kinds = {"id": pa.large_string(), "text": pa.large_string(), "source": pa.large_string(), "kind": pa.string(), "meta": pa.large_string(),
-             "drop": pa.large_string(), "share": pa.float64(), "raw_bytes": pa.int64(), "raw": pa.large_string(),
+             "drop": pa.large_string(), "share": pa.float64(), "raw_bytes": pa.int64(), "raw": pa.large_string(), "prose": pa.large_string(),
              "lines": pa.large_list(pa.large_string()), "exact": pa.uint64(), "signature": pa.large_binary()}  # fmt: skip
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in kinds}
     columns["meta"] = [json.dumps(row.meta, ensure_ascii=False) for row in rows]
@@ -101,18 +103,18 @@ def _row(record: Record) -> Row:
         raw = naive(record) if config.filters == "none" else ""
     except NotText as error:
         return replace(base, drop=Drop("extract", error.rule, str(error)))
-    text, placeholders = clean(found.blocks, record.kind, config.clean)
+    text, prose, placeholders = clean(found.blocks, record.kind, config.clean)
     meta = meta | found.meta | ({"placeholders": placeholders} if placeholders else {})
     drop = blocked(meta["url"], _state[0].blocked) if config.web.enabled and "url" in meta else None
     drop = drop or found.drop or (None if text else Drop("extract", "empty", 0, 1))
     lines: list[str] = []
     if record.kind == "html" and not drop:
-        prose = "\n".join(b.text for b in found.blocks if b.kind == "prose")
-        keys = {line_key(" ".join(line.split())) for line in prose.split("\n")} - {""}
+        keys = {line_key(line) for line in prose.split("\n")} - {""}
         headings = {line_key(h) for h in found.headings}
         lines = sorted(HEADING_MARK * (k in headings) + k for k in keys if len(k) <= FURNITURE_LENGTH)
     # The split is decided here, on what the page says, before any rule has looked at it.
-    return replace(base, text=text, meta=meta, drop=drop, share=unit_hash(found.text), raw=raw, lines=lines)
+    return replace(base, text=text, meta=meta, drop=drop, share=unit_hash(found.text), raw=raw, lines=lines,
+                   prose="" if prose == text else prose or NO_PROSE)  # fmt: skip
 
 
 def extract_part(task: tuple[Path, list[Record]]) -> Path:
@@ -122,7 +124,7 @@ def extract_part(task: tuple[Path, list[Record]]) -> Path:
     return path
 
 
-def judge_text(text: str, kind: str, meta: dict[str, Any]) -> tuple[Drop | None, str]:
+def judge_text(text: str, kind: str) -> tuple[Drop | None, str]:
     """Returns the first rule that a text breaks on its own, if any, and its language. Needs `begin`."""
     config, found, code = _state[0].config, tokens(text), ""
     if kind != "code":
@@ -148,17 +150,19 @@ def _judge(row: Row, edge: frozenset[str], anywhere: frozenset[str]) -> Row:
         drop = None if text else Drop("clean", "only_furniture", removed, 0)
         text = text or row.text
     if not drop:
-        drop, code = judge_text(text, row.kind, meta)
+        prose = remove_lines(row.prose, edge, anywhere)[0] if row.prose and row.kind == "html" else row.prose.strip() or text
+        listing = bool(row.prose) and len(prose) < MOSTLY_CODE * len(text)
+        drop, code = judge_text(prose, "code" if listing else row.kind)  # code isn't held to the rules of prose
         meta = meta | ({"lang": code} if code else {})
     if drop and config.filters == "all":
-        return replace(row, text=text, meta=meta, drop=drop, lines=[])
+        return replace(row, text=text, meta=meta, drop=drop, lines=[], prose="")
     found = words(text)
     hashes = shingles(found, config.dedup.ngram)
     if not drop:
         usable = hashes if config.dedup.ngram == config.decontaminate.min_words else None
-        drop = problems.check(found, usable)
+        drop = problems.check(text, found, usable)
     numbers = signature(hashes, _state[0].functions).tobytes() if len(found) >= config.dedup.min_words else b""
-    return replace(row, text=text, meta=meta, drop=drop, lines=[], exact=xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")), signature=numbers)
+    return replace(row, text=text, meta=meta, drop=drop, lines=[], prose="", exact=xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")), signature=numbers)
 
 
 def judge_part(task: tuple[Path, Path, Path]) -> Path:
