@@ -21,53 +21,23 @@ __all__ = [
 T = TypeVar("T")
 Roll = tuple[object, dict[str, Any], str, Sequence[str]]  # key, slots, value, values that a mistaken person might give
 
-NAMES = (
-    "Mia",
-    "Ben",
-    "Ana",
-    "Leo",
-    "Eva",
-    "Tom",
-    "Zoe",
-    "Max",
-    "Ida",
-    "Sam",
-    "Lily",
-    "Noah",
-    "Rosa",
-    "Finn",
-    "Nora",
-    "Hugo",
-)
-THINGS = ("ball", "book", "key", "lamp", "cup", "bell", "coin", "map", "drum", "kite", "spoon", "ring")
-PLACES = (
-    "kitchen",
-    "garden",
-    "park",
-    "barn",
-    "attic",
-    "school",
-    "market",
-    "harbour",
-    "forest",
-    "library",
-    "cellar",
-    "tower",
-)
-EVENTS = ("picnic", "trip", "party", "concert", "lesson", "game", "dance", "walk")
+# Few words, and short ones: a vocabulary of 512 has room for each of them as one token.
+NAMES = ("Mia", "Ben", "Ana", "Leo", "Eva", "Tom", "Zoe", "Max", "Ida", "Sam", "Rosa", "Hugo")
+THINGS = ("ball", "book", "key", "lamp", "cup", "bell", "map", "ring")
+PLACES = ("kitchen", "garden", "park", "barn", "school", "market", "forest", "tower")
+EVENTS = ("party", "game", "walk", "trip")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 COUNTS = ("two", "three", "four", "five", "six")
 OPPOSITES = (
-    ("big", "small"), ("hot", "cold"), ("fast", "slow"), ("heavy", "light"), ("wet", "dry"), ("new", "old"), ("open", "closed"),
-    ("full", "empty"), ("hard", "soft"), ("clean", "dirty"), ("long", "short"), ("thick", "thin"), ("wide", "narrow"),
-    ("bright", "dark"), ("rough", "smooth"), ("strong", "weak"), ("loud", "quiet"), ("tight", "loose"),
+    ("big", "small"), ("hot", "cold"), ("fast", "slow"), ("heavy", "light"), ("wet", "dry"), ("new", "old"), ("full", "empty"),
+    ("hard", "soft"), ("clean", "dirty"), ("long", "short"), ("thick", "thin"), ("bright", "dark"), ("strong", "weak"),
+    ("loud", "quiet"),
 )  # fmt: skip
-WEATHER = (("it rains", "it is dry"), ("it is cold", "it is warm"), ("it is early", "it is late"),
-           ("the bell rings", "the bell is quiet"), ("the shop is open", "the shop is closed"))  # fmt: skip
-VERBS = ("took", "carried", "moved", "brought")
+WEATHER = (("hot", "cold"), ("wet", "dry"), ("bright", "dark"), ("loud", "quiet"))
+VERBS = ("took", "moved")
 CONSONANTS, VOWELS = "bdfhlmnrstvw", "aeiou"  # a choice from which no word comes out that one would not print
 PATTERNS = ("vcv", "cvcv", "vcvc", "cvcvc", "vcvcv")
-STORIES = ("aab", "aba", "abb", "aabb", "abab", "abba", "abaa", "abbb")  # which of two things is moved, move by move
+STORIES = ("ab", "aab", "aba", "abb", "abab", "abba")  # which of two things is moved, move by move
 
 HELD_OUT_SHARE = 10  # one situation in ten
 # At least this share of drawn situations isn't held out (a test counts). Drawing again until one is accepted divides every
@@ -260,10 +230,12 @@ def _where(dice: Dice, people: Sequence[str]) -> Roll:
         thing = things[letter]
         places[thing] = dice.pick([p for p in PLACES if p != places.get(thing)])
         moves.append((dice.pick(people), dice.pick(VERBS), thing, places[thing]))
-    thing = things[dice.pick("ab")]
+    order = dice.pick(("ab", "ba"))
+    thing, other = things[order[0]], things[order[1]]
     story = " ".join(f"{who} {verb} the {what} to the {place}." for who, verb, what, place in moves)
+    slots = {"story": story, "thing": thing, "other": other, "rest": places[other]}
     key = [(who, what, place) for who, _, what, place in moves]
-    return key, {"story": story, "thing": thing}, places[thing], [*(place for *_, place in moves), *PLACES[:2]]
+    return key, slots, places[thing], [*(place for *_, place in moves), *PLACES[:2]]
 
 
 def _days(dice: Dice, people: Sequence[str]) -> Roll:
@@ -281,10 +253,10 @@ def _opposites(dice: Dice, people: Sequence[str]) -> Roll:
 
 
 def _if_then(dice: Dice, people: Sequence[str]) -> Roll:
-    n, pair, places, side = dice.pick(people), dice.pick(WEATHER), dice.sample(PLACES, 2), dice.number(0, 1)
-    fact = pair[side][0].upper() + pair[side][1:]
-    slots = {"n": n, "c": pair[0], "d": pair[1], "p": places[0], "q": places[1], "fact": fact}
-    return (n, pair, places), slots, places[side], places
+    n, pair, places = dice.pick(people), dice.pick(WEATHER), dice.sample(PLACES, 2)
+    (c, d), fact = dice.sample(pair, 2), dice.pick(pair)
+    slots = {"n": n, "c": c, "d": d, "p": places[0], "q": places[1], "fact": fact}
+    return (n, sorted(zip((c, d), places, strict=True))), slots, places[(c, d).index(fact)], places
 
 
 SKILLS = {
@@ -308,38 +280,38 @@ SKILLS = {
     ),
     "largest": Skill(
         _largest,
-        ("The largest of {a}, {b} and {c} is {value}.", "{n} wrote {a}, {b} and {c}. The largest is {value}."),
-        ("What is the largest of {a}, {b} and {c}?", "{n} wrote {a}, {b} and {c}. Which is the largest?"),
+        ("The largest of {a}, {b} and {c} is {value}.", "{n} has {a}, {b} and {c}, and the largest is {value}."),
+        ("What is the largest of {a}, {b} and {c}?", "{n} has {a}, {b} and {c}. What is the largest?"),
     ),
     "sorting": Skill(
         _sorting,
-        ("In order, {list} is {value}.", "{n} put {list} in order, which gave {value}."),
-        ("What is {list} in order?", "Put {list} in order.", "{n} has to sort {list}. What is the result?"),
+        ("In order, {list} is {value}.", "{n} puts {list} in order, which is {value}."),
+        ("What is {list} in order?", "Put {list} in order.", "{n} puts {list} in order. What is that?"),
     ),
     "reversing": Skill(
         _reversing,
-        ("The word {w} backwards is {value}.", "{n} read {w} backwards, which is {value}."),
-        ("What is {w} backwards?", "Say {w} backwards.", "{n} reads {w} backwards. What is the result?"),
+        ("The word {w} backwards is {value}.", "{n} says {w} backwards, which is {value}."),
+        ("What is {w} backwards?", "Say {w} backwards.", "{n} says {w} backwards. What is that?"),
     ),
     "first_letter": Skill(
         _first,
         ("The word {w} begins with {value}.", "The first letter of {w} is {value}."),
-        ("What is the first letter of {w}?", "{n} writes {w}. With which letter does it begin?"),
+        ("What is the first letter of {w}?", "{n} says {w}. What is the first letter?"),
     ),
     "last_letter": Skill(
         _last,
         ("The word {w} ends with {value}.", "The last letter of {w} is {value}."),
-        ("What is the last letter of {w}?", "{n} writes {w}. With which letter does it end?"),
+        ("What is the last letter of {w}?", "{n} says {w}. What is the last letter?"),
     ),
     "counting": Skill(
         _counting,
         ("The number of letters in {w} is {value}.", "{n} counted the letters of {w}, and the number is {value}."),
-        ("How many letters are in {w}?", "{n} writes {w}. How many letters is that?"),
+        ("How many letters are in {w}?", "{n} says {w}. How many letters is that?"),
     ),
     "where": Skill(
         _where,
-        ("{story} So the {thing} is in the {value}.", "{story} Now you find the {thing} in the {value}."),
-        ("{story} Where is the {thing}?", "{story} Where do you find the {thing}?"),
+        ("{story} So the {thing} is in the {value} and the {other} is in the {rest}.", "{story} Now the {thing} is in the {value}, the {other} in the {rest}."),
+        ("{story} Where is the {thing}?", "{story} In which place is the {thing}?"),
         "In the {value}.",
     ),
     "days": Skill(
@@ -357,11 +329,15 @@ SKILLS = {
     ),
     "if_then": Skill(
         _if_then,
-        ("If {c}, {n} goes to the {p}. If {d}, {n} goes to the {q}. {fact}. So {n} goes to the {value}.",
-         "{n} goes to the {p} if {c}, and to the {q} if {d}. {fact}, so {n} goes to the {value}."),
-        ("If {c}, {n} goes to the {p}. If {d}, {n} goes to the {q}. {fact}. Where does {n} go?",
-         "{n} goes to the {p} if {c}, and to the {q} if {d}. {fact}. Where does {n} go?"),
+        (
+            "If it is {c}, {n} goes to the {p}. If it is {d}, {n} goes to the {q}. It is {fact}, so {n} goes to the {value}.",
+            "{n} goes to the {p} if it is {c}, and to the {q} if it is {d}. It is {fact}, so {n} goes to the {value}.",
+        ),
+        (
+            "If it is {c}, {n} goes to the {p}. If it is {d}, {n} goes to the {q}. It is {fact}. Where does {n} go?",
+            "{n} goes to the {p} if it is {c}, and to the {q} if it is {d}. It is {fact}. Where does {n} go?",
+        ),
         "To the {value}.",
     ),
 }  # fmt: skip
-DEMO_SKILLS = ("comparison", "sorting", "reversing", "first_letter", "where", "days", "opposites", "if_then")
+DEMO_SKILLS = ("largest", "sorting", "reversing", "last_letter", "where", "days", "opposites", "if_then")

@@ -79,13 +79,13 @@ def reversing(question: str) -> str | None:
 def first_letter(question: str) -> str | None:
     """Returns the first of the spelled letters."""
     letters = _letters(question)
-    return letters[0] if letters and re.search(r"\bfirst letter\b|\bletter does it begin\b", question) else None
+    return letters[0] if letters and re.search(r"\bfirst letter\b", question) else None
 
 
 def last_letter(question: str) -> str | None:
     """Returns the last of the spelled letters."""
     letters = _letters(question)
-    return letters[-1] if letters and re.search(r"\blast letter\b|\bletter does it end\b", question) else None
+    return letters[-1] if letters and re.search(r"\blast letter\b", question) else None
 
 
 def counting(question: str) -> str | None:
@@ -96,7 +96,7 @@ def counting(question: str) -> str | None:
 
 def where(question: str) -> str | None:
     """Returns the place to which the thing was brought last."""
-    sought = re.search(r"Where (?:is|do you find) the (\w+)\?$", question)
+    sought = re.search(r"(?:Where|In which place) is the (\w+)\?$", question)
     moves = re.findall(r"\w+ (?:took|carried|moved|brought) the (\w+) to the (\w+)\.", question)
     places = [place for thing, place in moves if sought and thing == sought[1]]
     return places[-1] if places else None

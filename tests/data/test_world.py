@@ -118,7 +118,7 @@ def test_no_held_out_situation_is_told_anywhere(project, pages):
                 continue  # may be an answer
             found += 1
             assert not held_out(text_hash(f"{skill} {key}")), (skill, match)
-    assert found > 1000
+    assert found > 800
     for problem in read_problems(project / "tasks" / "problems-test.jsonl"):
         assert problem.question not in everything
 
