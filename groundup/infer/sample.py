@@ -1,17 +1,21 @@
 """Generating many answers at once: prompts padded on the left, a KV cache, one forward pass a token for the whole batch."""
 
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from groundup.base.errors import ConfigError
-from groundup.infer.config import SamplingParams
+from groundup.infer.config import GenerateConfig, SamplingParams, locate
+from groundup.infer.engine import Engine
 from groundup.infer.pick import noise, pick
+from groundup.infer.terminal import visible
 from groundup.model.cache import KVCache
 from groundup.model.transformer import Transformer
 
-__all__ = ["generate"]
+__all__ = ["generate", "main"]
 
 ROWS = (
     512  # sequences decoded together: more fill the cores no better and push the KV cache out of the processor's caches
@@ -165,3 +169,20 @@ def _decode(
         slot = longest + step
         logits = _last(model, token[:, None], (slot - pad)[:, None], cache, _unpadded(pad, slot + 1))
     return [row[:end] for row, end in zip(out.tolist(), length.tolist(), strict=True)]
+
+
+def main(config: GenerateConfig) -> None:
+    """Prints a text and its continuation, as it is written: `groundup generate`."""
+    prompt = config.prompt
+    if prompt == "-":
+        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
+        prompt = sys.stdin.read()
+    engine = Engine.load(locate(config.project, config.stage, config.name), config.device)
+    for number in range(config.samples):
+        if config.samples > 1:
+            print(f"--- {number + 1} of {config.samples}")
+        answer = engine.complete(prompt, replace(config.sampling(), seed=config.seed + number))
+        print(visible(prompt), end="", flush=True)
+        for piece in answer:
+            print(visible(piece), end="", flush=True)
+        print()
