@@ -13,11 +13,17 @@ class KVCache:
     """Room for `length` tokens of `batch` sequences in every layer, allocated once. All sequences grow together."""
 
     def __init__(
-        self, config: ModelConfig, batch: int, length: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        config: ModelConfig,
+        batch: int,
+        length: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.config, self.length = config, 0
-        shape = (2, config.n_layers, batch, config.kv_heads, length, config.head_size)  # keys and values, L, B, Hkv, S, D
-        self.store = torch.zeros(shape, device=device, dtype=dtype)
+        # Keys and values in one block: (2, L, B, Hkv, S, D).
+        shape = (2, config.n_layers, batch, config.kv_heads, length, config.head_size)
+        self.store = torch.empty(shape, device=device, dtype=dtype)
 
     @property
     def batch(self) -> int:

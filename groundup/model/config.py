@@ -108,7 +108,7 @@ class ModelConfig:
                 raise ConfigError(f"model.{key}: at least 1 is needed, not {getattr(self, key)}")
         for key in ("n_kv_heads", "d_ff", "head_dim"):
             if getattr(self, key) < 0:
-                raise ConfigError(f"model.{key}: 0 (the default of the family) or more is needed, not {getattr(self, key)}")
+                raise ConfigError(f"model.{key}: 0 (the family's default) or more is needed, not {getattr(self, key)}")
         if not self.head_dim and self.d_model % self.n_heads:
             raise ConfigError(f"model.d_model: {self.d_model} is not divisible by n_heads = {self.n_heads}")
         if self.n_heads % self.kv_heads:
@@ -117,7 +117,8 @@ class ModelConfig:
             raise ConfigError(f"model.head_dim: rotary positions turn pairs, so it must be even, not {self.head_size}")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ConfigError(f"model.d_model: sines and cosines come in pairs, so it must be even, not {self.d_model}")
-        if self.positions != "rope" and (self.kv_heads != self.n_heads or self.head_size * self.n_heads != self.d_model):
+        equal = self.kv_heads == self.n_heads and self.head_size * self.n_heads == self.d_model
+        if self.positions != "rope" and not equal:
             raise ConfigError(f"model.n_kv_heads, model.head_dim: {self.family} knows neither; leave them 0")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout: a share from 0 to below 1 is needed, not {self.dropout}")

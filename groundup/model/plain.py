@@ -249,7 +249,8 @@ class GroupedQueryAttention(nn.Module):
         query = rotate(self.query_norm(query), theta)
         key = rotate(self.key_norm(key), theta)
         key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
-        y = scaled_dot_product_attention(query, key, value, causal_mask(time).to(x.device))
+        mask = causal_mask(time).to(x.device)
+        y = scaled_dot_product_attention(query, key, value, mask)
         return self.out(y.transpose(1, 2).flatten(2))
 
 

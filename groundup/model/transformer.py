@@ -10,10 +10,15 @@ from groundup.base.errors import ConfigError, GroundupError
 from groundup.model.attention import Implementation, additive, causal_mask, choose, document_mask
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
-from groundup.model.layers import Block, make_norm
+from groundup.model.layers import Block, Linear, make_norm
 from groundup.model.rope import rotary_tables, sinusoids
 
 __all__ = ["Transformer"]
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """Returns an embedding that isn't drawn yet; `Transformer.initialise` draws all weights."""
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
 
 
 class Transformer(nn.Module):
@@ -23,13 +28,17 @@ class Transformer(nn.Module):
     Raises: ConfigError for a shape that can't be.
     """
 
+    cos: Tensor
+    sin: Tensor
+    sinusoids: Tensor
+
     def __init__(self, config: ModelConfig, seed: int | None = None, implementation: Implementation = "auto") -> None:
         super().__init__()
         config.validate()
         self.config, self.implementation = config, implementation
-        self.embed = nn.Embedding(config.vocab_size, config.d_model, _weight=torch.empty(config.vocab_size, config.d_model))
+        self.embed = _table(config.vocab_size, config.d_model)
         if config.positions == "learned":
-            self.positions = nn.Embedding(config.context, config.d_model, _weight=torch.empty(config.context, config.d_model))
+            self.positions = _table(config.context, config.d_model)
         elif config.positions == "sinusoidal":
             self.register_buffer("sinusoids", sinusoids(config.context, config.d_model), persistent=False)
         else:
@@ -39,7 +48,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = make_norm(config) if config.pre_norm else nn.Identity()
         if not config.tie_embeddings:
-            self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+            self.head = Linear(config.d_model, config.vocab_size, bias=False)
         self.initialise(seed)
 
     @torch.no_grad()
@@ -78,7 +87,8 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Returns (..., V) float32 for hidden states (..., C); call it on the last position alone where that is all you need."""
         weight = self.embed.weight if self.config.tie_embeddings else self.head.weight
-        return F.linear(hidden, weight).float()
+        logits = F.linear(hidden, weight)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # only a float64 model's stay wider
 
     def hidden(
         self, tokens: Tensor, positions: Tensor | None = None, cache: KVCache | None = None, mask: Tensor | None = None
@@ -86,7 +96,9 @@ class Transformer(nn.Module):
         """Returns what the output layer reads, (B, T, C); arguments as in `forward`."""
         past, time = cache.length if cache is not None else 0, tokens.shape[1]
         if past + time > self.config.context:
-            raise ConfigError(f"{past + time} tokens exceed the model's context of {self.config.context}; shorten the text")
+            raise ConfigError(
+                f"{past + time} tokens exceed the model's context of {self.config.context}; shorten the text"
+            )
         x, rotary = self._embed(tokens, positions, past)
         mask, causal, implementation = self._mask(x, positions, cache, mask)
         for block in self.blocks:
@@ -95,7 +107,9 @@ class Transformer(nn.Module):
             cache.advance(time)
         return self.norm(x)
 
-    def _embed(self, tokens: Tensor, positions: Tensor | None, past: int) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    def _embed(
+        self, tokens: Tensor, positions: Tensor | None, past: int
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Returns the embedded tokens (B, T, C) and the rows of the rotary tables, in the dtype of computation."""
         config, device = self.config, tokens.device
         where = slice(past, past + tokens.shape[1]) if positions is None else positions
@@ -121,7 +135,8 @@ class Transformer(nn.Module):
         low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= self.config.vocab_size:
             wrong = low if low < 0 else high
-            return GroundupError(f"token {wrong} is beyond the model's vocabulary of {self.config.vocab_size}; is it this model's tokenizer?")
+            size = self.config.vocab_size
+            return GroundupError(f"token {wrong} is beyond the model's vocabulary of {size}; another tokenizer made it")
         highest = int(positions.max()) if positions is not None else tokens.shape[1] - 1
         return ConfigError(f"position {highest} exceeds the model's context of {self.config.context}; shorten the text")
 

@@ -34,7 +34,7 @@ def load_config(folder: Path | str) -> ModelConfig:
     try:
         values = read_json(file)
         if not isinstance(values, dict) or values.pop("format", None) != "groundup":
-            raise CheckpointError(f"{file}: not a model of groundup (its \"format\" isn't \"groundup\")")
+            raise CheckpointError(f'{file}: not a model of groundup (its "format" isn\'t "groundup")')
         return ModelConfig.from_dict(values, str(file))
     except (ConfigError, DataError) as error:
         raise CheckpointError(str(error)) from error
@@ -74,7 +74,9 @@ def fill(model: Transformer, tensors: dict[str, Tensor], where: Path | str) -> N
             shapes = f"{tuple(tensors[name].shape)}, the config expects {tuple(tensor.shape)}"
             raise CheckpointError(f"{where}: tensor {name} has shape {shapes}")
         if not tensors[name].is_floating_point():
-            raise CheckpointError(f"{where}: tensor {name} has dtype {tensors[name].dtype}, numbers with a point were expected")
+            raise CheckpointError(
+                f"{where}: tensor {name} has dtype {tensors[name].dtype}, numbers with a point were expected"
+            )
     if extra := sorted(tensors.keys() - expected.keys()):
         raise CheckpointError(f"{where}: tensor {extra[0]} is unknown to a {model.config.family} model of this config")
     model.load_state_dict(tensors)
