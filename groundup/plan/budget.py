@@ -90,7 +90,7 @@ def _row(
         steps = config.flops / per_token / config.batch_tokens
     else:
         steps = config.minutes * 60 * TRAINING_SHARE / seconds
-    whole = max(1, round(steps))
+    whole = max(1, round(min(steps, config.steps or steps)))
     tokens = whole * config.batch_tokens
     memory = training_bytes(model, config.batch_tokens // model.context, precision, config.optimizer, device)
     return Row(
@@ -171,31 +171,36 @@ def main(config: PlanConfig) -> dict[str, Any]:
     return content
 
 
+def _table(found: Plan) -> list[str]:
+    """Returns the lines that compare the shapes which were tried."""
+    ranks = sorted(row.law_loss for row in found.alternatives)
+    lines = ["width x blocks   parameters   ms a step   tokens/s     tokens   epochs     memory   rank*"]
+    for row in found.alternatives:
+        cells = [
+            f"{row.name:>14}", f"{quantity(row.params):>12}", f"{1000 * row.seconds_per_step:11.0f}", f"{quantity(row.tokens_per_s):>10}",
+            f"{quantity(row.tokens):>10}", f"{row.epochs:8.2g}", f"{quantity(row.memory_bytes) + 'B':>10}", f"{ranks.index(row.law_loss) + 1:7}",
+        ]  # fmt: skip
+        lines.append(" ".join(cells) + ("  <- taken" if row == found.row else ""))
+    return [*lines, "  * by Chinchilla's law; it was fitted to web text, so only the order of the shapes is taken from it"]
+
+
 def _say(run: Run, found: Plan, content: dict[str, Any]) -> None:
     """Says the plan, and what the rules of thumb would have."""
     row, rule = found.row, content["rule"]
-    if len(found.alternatives) > 1:
-        run.log("width x blocks   parameters   ms a step   tokens/s     tokens   epochs     memory  rank*")
-        ranks = sorted(other.law_loss for other in found.alternatives)
-        for other in found.alternatives:
-            run.log(
-                f"{other.name:>14} {quantity(other.params):>12} {1000 * other.seconds_per_step:11.0f} {quantity(other.tokens_per_s):>10} "
-                f"{quantity(other.tokens):>10} {other.epochs:8.2g} {quantity(other.memory_bytes) + 'B':>10} {ranks.index(other.law_loss) + 1:6}"
-                f"{'  <- taken' if other == row else ''}"
-            )
-        run.log(
-            "  * by the loss that Chinchilla's law expects; it was fitted to web text, so only the order of the shapes is taken from it"
-        )
+    for line in _table(found) if len(found.alternatives) > 1 else []:
+        run.log(line)
     run.log(
-        f"plan: {row.name}, {row.params:,} parameters; {row.steps:,} steps of {found.batch_tokens:,} tokens ({quantity(row.tokens)} tokens, "
-        f"{row.epochs:.2g} times the corpus) in about {duration(row.time_s)}, {found.precision}, {quantity(row.memory_bytes)}B of memory"
+        f"plan: {row.name}, {row.params:,} parameters; {row.steps:,} steps of {found.batch_tokens:,} tokens "
+        f"({quantity(row.tokens)} tokens, {row.epochs:.2g} times the corpus) in about {duration(row.time_s)}, "
+        f"{found.precision}, {quantity(row.memory_bytes)}B of memory"
     )
     run.log(
         f"{TOKENS_PER_PARAMETER} tokens a parameter would be {quantity(rule['tokens'])} tokens ({duration(rule['time_s'])}); this "
         f"plan has {row.tokens / row.params:.1f} a parameter, and the corpus {quantity(found.corpus_tokens)} tokens"
     )
     device = next(d for d in content["devices"] if d["name"] == "H100 SXM")
+    needed = duration(device["time_s"]) if device["time_s"] >= 1 else "less than a second"
     run.log(
-        f"for its {row.flops:.2g} floating-point operations one {device['name']} at {device['mfu']:.0%} of its peak would need "
-        f"{duration(device['time_s']) if device['time_s'] >= 1 else 'less than a second'}; so small a model reaches less of it"
+        f"for its {row.flops:.2g} floating-point operations one {device['name']} at {device['mfu']:.0%} of its peak would "
+        f"need {needed}; so small a model reaches less of it"
     )

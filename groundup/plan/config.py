@@ -22,6 +22,7 @@ class PlanConfig:
     shards: str = "main"  # the run of token files to plan for
     minutes: float = 5.0  # training time on this machine
     flops: float = 0.0  # plan for so many floating-point operations instead (0: for the minutes)
+    steps: int = 0  # no more steps than these, though there were time for more (0: as many as fit)
     params: float = 0.0  # take the shape nearest to so many parameters (0: the one with the least expected loss)
     choose: bool = True  # choose width and depth; --no-choose keeps the shape of [model] and counts its steps
     batch_tokens: int = 8192  # tokens of an optimiser step
@@ -35,7 +36,7 @@ class PlanConfig:
         """Raises: ConfigError naming the key that is out of range."""
         if not self.minutes > 0 and not self.flops:
             raise ConfigError(f"minutes: expected a number above 0, not {self.minutes:g}")
-        for key in ("flops", "params", "threads"):
+        for key in ("flops", "steps", "params", "threads"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key}: expected at least 0, not {getattr(self, key):g}")
         if self.params and not self.choose:

@@ -91,12 +91,17 @@ class Demo:
         """Returns a verb's config: the recipe's section over project, threads and what `more` gives."""
         return fill(cls, self.recipe.get(name, {}), **self.given, **more)
 
-    def scaled(self, cls: type[Any], name: str, **more: Any) -> Any:
-        """Returns a training verb's config, seeded, its steps in the proportion that the plan found this machine to have time for."""
-        config = self.section(cls, name, **more)
-        share = read_json(open_run(self.config.project, "plan").path / "plan.json").get("share", 1.0)
+    def scaled(self, cls: type[Any], name: str) -> Any:
+        """Returns an alignment verb's config, seeded; its steps shrink as the plan found pretraining's must on this machine."""
+        config = self.section(cls, name)
+        wanted = self.recipe["pretrain"]["train"]["steps"]
+        share = min(1.0, self.planned()["steps"] / wanted)
         loop = dataclasses.replace(config.train, steps=max(2, round(config.train.steps * share)), seed=self.config.seed)
         return dataclasses.replace(config, train=loop)
+
+    def planned(self) -> dict[str, Any]:
+        """Returns the plan."""
+        return read_json(open_run(self.config.project, "plan").path / "plan.json")
 
     def raw(self) -> None:
         """The small world's raw sources and tasks."""
@@ -136,12 +141,37 @@ class Demo:
 
         write(self.section(ShardsConfig, "shards"))
 
+    def plan(self) -> None:
+        """How many steps this machine has time for: of the recipe's shape, or of the shape that suits the corpus."""
+        from groundup.plan.budget import main as plan
+        from groundup.plan.config import PlanConfig
+        from groundup.train.config import PretrainConfig
+
+        share = self.recipe.get("demo", {}).get("pretrain_share", 0.8)
+        minutes = round(self.config.max_minutes * share, 2)
+        fixed: dict[str, Any] = {}
+        if "model" in self.recipe.get("pretrain", {}):
+            config = self.section(PretrainConfig, "pretrain")
+            fixed = {"choose": False, "model": config.model, "batch_tokens": config.train.batch_tokens, "steps": config.train.steps}
+            fixed["optimizer"] = config.train.optim.kind
+        plan(self.section(PlanConfig, "plan", minutes=minutes, **fixed))
+
+    def pretraining(self, **more: Any) -> Any:
+        """Returns pretraining's config: the recipe's shape for the planned number of steps, or the plan's own shape."""
+        from groundup.train.config import PretrainConfig
+
+        config = self.section(PretrainConfig, "pretrain", **more)
+        loop = dataclasses.replace(config.train, seed=self.config.seed)
+        if "model" in self.recipe.get("pretrain", {}):
+            loop = dataclasses.replace(loop, steps=self.planned()["steps"])
+            config = dataclasses.replace(config, plan="none")
+        return dataclasses.replace(config, train=loop)
+
     def pretrain(self) -> None:
         """The base model, as planned."""
-        from groundup.train.config import PretrainConfig
         from groundup.train.pretrain import main as pretrain
 
-        pretrain(self.section(PretrainConfig, "run"))
+        pretrain(self.pretraining())
 
     def sft(self) -> None:
         """The model that answers."""
@@ -180,12 +210,11 @@ class Demo:
         """The same pretraining on text that no filter has touched; the held-out documents are the same."""
         from groundup.data.build import main as build
         from groundup.shards.write import main as write
-        from groundup.train.config import PretrainConfig
         from groundup.train.pretrain import main as pretrain
 
         build(self.section(BuildConfig, "data", name="raw", filters="none"))
         write(self.section(ShardsConfig, "shards", name="raw", data="raw"))
-        pretrain(self.section(PretrainConfig, "run", name="raw", shards="raw"))
+        pretrain(self.pretraining(name="raw", shards="raw"))
 
     def evaluate(self) -> None:
         """Every stage on the same held-out text and problems."""
