@@ -160,5 +160,8 @@ class ModelConfig:
     def from_dict(cls, values: dict[str, Any], where: str = "model") -> "ModelConfig":
         """Returns the config that `to_dict` described. Raises: ConfigError naming the key that is unknown or impossible."""
         config = fill(cls, values, where)
-        config.validate()
+        try:
+            config.validate()
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
         return config

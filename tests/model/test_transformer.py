@@ -1,0 +1,232 @@
+"""The Transformer: start values, causality, documents, padding, the cache, precision, and what it refuses."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from groundup.base.errors import ConfigError, GroundupError
+from groundup.model.attention import additive, attention, choose, document_mask
+from groundup.model.cache import KVCache
+from groundup.model.config import FAMILIES, ModelConfig
+from groundup.model.transformer import Transformer
+
+SIZES = {"vocab_size": 50, "context": 24, "d_model": 32, "n_layers": 2, "n_heads": 4}
+
+
+def model(family: str = "qwen3", **values: object) -> Transformer:
+    """Returns a small model with weights large enough for every part to matter."""
+    made = Transformer(ModelConfig(family, **SIZES | values), seed=1).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+    return made
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randint(SIZES["vocab_size"], shape, generator=torch.Generator().manual_seed(3))
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
+    return bool((a - b).abs().max() <= tolerance * b.abs().max())
+
+
+def test_start_values() -> None:
+    made = Transformer(ModelConfig(vocab_size=512, d_model=256, n_layers=8), seed=0)
+    weights = dict(made.named_parameters())
+    assert weights["embed.weight"].std().item() == pytest.approx(0.02, rel=0.02)
+    assert weights["blocks.3.attn.qkv.weight"].std().item() == pytest.approx(0.02, rel=0.02)
+    for name in ("blocks.3.attn.out.weight", "blocks.3.mlp.down.weight"):
+        assert weights[name].std().item() == pytest.approx(0.02 / math.sqrt(16), rel=0.02)
+    assert weights["blocks.3.attn_norm.weight"].eq(1).all()
+    old = dict(Transformer(ModelConfig("transformer2017", vocab_size=512, d_model=256), seed=0).named_parameters())
+    assert old["embed.weight"].std().item() == pytest.approx(1 / 16, rel=0.02)
+    assert old["blocks.0.mlp.up.bias"].eq(0).all()
+
+
+def test_a_seed_gives_the_same_weights_and_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one, two, three = (Transformer(ModelConfig(**SIZES), seed=s).embed.weight for s in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, three)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_token_sees_the_future(family: str) -> None:
+    made, tokens = model(family), draw(2, 12)
+    changed = tokens.clone()
+    changed[:, 7] = (changed[:, 7] + 1) % 50
+    a, b = made(tokens), made(changed)
+    assert a.dtype == torch.float32
+    assert a.shape == (2, 12, 50)
+    assert close(a[:, :7], b[:, :7], 1e-6)
+    assert not close(a[:, 7:], b[:, 7:], 1e-3)
+
+
+@pytest.mark.parametrize("implementation", ["manual", "sdpa"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_documents_in_one_row_do_not_see_each_other(family: str, implementation: str) -> None:
+    made = model(family)
+    made.implementation = implementation  # type: ignore[assignment]
+    first, second = draw(1, 5), draw(1, 9)[:, 2:]
+    positions = torch.tensor([[*range(5), *range(7)]])
+    packed = made(torch.cat([first, second], 1), positions)
+    assert close(packed, torch.cat([made(first), made(second)], 1))
+    assert torch.equal(document_mask(positions)[0, 0, 6], torch.tensor([False] * 5 + [True, True] + [False] * 5))
+
+
+@pytest.mark.parametrize("implementation", ["auto", "manual", "sdpa"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_cache_changes_nothing(family: str, implementation: str) -> None:
+    made = model(family, n_kv_heads=2 if family in ("qwen3", "llama") else 0)
+    made.implementation = implementation  # type: ignore[assignment]
+    tokens, cache = draw(3, 14), KVCache(made.config, batch=3, length=14)
+    pieces = [made(tokens[:, a:b], cache=cache) for a, b in ((0, 6), (6, 7), (7, 11), (11, 12), (12, 13), (13, 14))]
+    assert cache.length == 14
+    assert close(torch.cat(pieces, 1), made(tokens))
+
+
+@pytest.mark.parametrize("implementation", ["auto", "manual", "sdpa"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_left_padding_changes_nothing(family: str, implementation: str) -> None:
+    made = model(family)
+    made.implementation = implementation  # type: ignore[assignment]
+    rows = [draw(1, 10)[0], draw(1, 4)[0]]
+    lengths, longest, new = torch.tensor([10, 4]), 10, 3
+    padded = torch.zeros(2, longest, dtype=torch.long)
+    for row, tokens in enumerate(rows):
+        padded[row, longest - len(tokens) :] = tokens
+    pads = longest - lengths
+    slots = torch.arange(longest + new)
+    real = (slots >= pads[:, None])[:, None, None]  # (B, 1, 1, S): padding is never attended
+    positions = (slots - pads[:, None]).clamp(min=0)
+    cache = KVCache(made.config, 2, longest + new)
+    out = [made(padded, positions[:, :longest], cache, real[..., :longest])[:, -1]]
+    continued = [rows[0].tolist(), rows[1].tolist()]
+    for step in range(new):
+        chosen = out[-1].argmax(-1)
+        for row in range(2):
+            continued[row].append(int(chosen[row]))
+        at = longest + step
+        out.append(made(chosen[:, None], positions[:, at : at + 1], cache, real[..., : at + 1])[:, -1])
+    for row in range(2):
+        expected = made(torch.tensor([continued[row]]))[0, lengths[row] - 1 :]
+        assert close(torch.stack(out, 1)[row], expected)
+
+
+def test_cache_expands_and_drops_rows() -> None:
+    made, tokens = model(), draw(2, 8)
+    cache = KVCache(made.config, 2, 12)
+    made.hidden(tokens, cache=cache)
+    wide = cache.expand(3)
+    assert (wide.batch, wide.length, wide.capacity, cache.batch) == (6, 8, 12, 2)
+    more = draw(6, 1)
+    together = made(more, cache=wide)
+    alone = made(torch.cat([tokens.repeat_interleave(3, 0), more], 1))[:, -1:]
+    assert close(together, alone)
+    keep = torch.tensor([True, False, False, True, False, True])
+    for rows in (keep, keep.nonzero().flatten()):
+        fewer = wide.select(rows)
+        assert (fewer.batch, fewer.length) == (3, 9)
+        assert close(
+            made(more[keep], cache=fewer), made(torch.cat([tokens.repeat_interleave(3, 0), more, more], 1))[keep, -1:]
+        )
+
+
+def test_hidden_and_logits_are_forward() -> None:
+    made, tokens = model(tie_embeddings=False), draw(2, 8)
+    assert torch.equal(made.logits(made.hidden(tokens)), made(tokens))
+    assert close(made.logits(made.hidden(tokens)[:, -1]), made(tokens)[:, -1])
+
+
+def test_dropout_drops_in_training_only() -> None:
+    for family in FAMILIES:
+        made, tokens = model(family, dropout=0.5), draw(2, 8)
+        assert torch.equal(made(tokens), made(tokens))
+        made.train()
+        torch.manual_seed(1)
+        first = made(tokens)
+        assert not torch.equal(first, made(tokens))
+        torch.manual_seed(1)
+        assert torch.equal(first, made(tokens))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bf16_under_autocast_is_near_fp32(family: str) -> None:
+    made, tokens = model(family), draw(2, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = made(tokens)
+        made.train()(tokens).square().mean().backward()
+    assert logits.dtype == torch.float32
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in made.parameters())
+    assert close(logits, made.eval()(tokens), 0.05)
+
+
+def test_a_bf16_copy_answers_too() -> None:
+    made, tokens = model(), draw(2, 8)
+    half = model().to(torch.bfloat16)
+    with torch.inference_mode():
+        cache = KVCache(half.config, 2, 8, dtype=torch.bfloat16)
+        assert close(
+            torch.cat([half(tokens[:, :5], cache=cache), half(tokens[:, 5:], cache=cache)], 1), made(tokens), 0.05
+        )
+
+
+def test_a_query_that_may_see_nothing_stays_a_number() -> None:
+    q, blind = torch.randn(1, 2, 3, 8), torch.zeros(1, 1, 3, 3, dtype=torch.bool)
+    for implementation in ("manual", "sdpa"):
+        assert attention(q, q, q, blind, implementation=implementation).isfinite().all()
+    assert additive(blind, torch.bfloat16).isfinite().all()
+
+
+def test_the_choice_of_attention() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert choose(gpu, torch.bfloat16, 8, 128, 128) == "sdpa"
+    assert choose(cpu, torch.float32, 32, 128, 128) == "sdpa"
+    assert choose(cpu, torch.float32, 1000, 1, 100) == "manual"
+    assert choose(cpu, torch.float32, 1, 1, 100) == "sdpa"
+    assert choose(cpu, torch.bfloat16, 16, 256, 256) == "manual"
+    with pytest.raises(ConfigError, match="'flash' is not one of auto, manual, sdpa"):
+        attention(*(torch.zeros(1, 1, 1, 2) for _ in range(3)), implementation="flash")  # type: ignore[arg-type]
+
+
+def test_what_it_refuses() -> None:
+    made = model()
+    for wrong in (50, -1):
+        tokens = draw(1, 4)
+        tokens[0, 2] = wrong
+        with pytest.raises(GroundupError, match=f"token {wrong} is beyond the model's vocabulary of 50"):
+            made(tokens)
+    with pytest.raises(ConfigError, match="25 tokens exceed the model's context of 24"):
+        made(draw(1, 25))
+    cache = KVCache(made.config, 1, 24)
+    made(draw(1, 20), cache=cache)
+    with pytest.raises(ConfigError, match="25 tokens exceed"):
+        made(draw(1, 5), cache=cache)
+    with pytest.raises(ConfigError, match="position 30 exceeds the model's context of 24"):
+        made(draw(1, 2), torch.tensor([[0, 30]]))
+    with pytest.raises(GroundupError, match="room for 3 tokens, 4 were given"):
+        made(draw(1, 4), cache=KVCache(made.config, 1, 3))
+
+
+@pytest.mark.slow
+def test_it_compiles_in_one_piece() -> None:
+    made, tokens = model(), draw(2, 8)
+    explained = torch._dynamo.explain(made)(tokens)
+    assert explained.graph_break_count == 0
+
+
+def test_it_learns() -> None:
+    """Fifty steps on one batch: every family can learn it by heart."""
+    for family in FAMILIES:
+        made, tokens = Transformer(ModelConfig(family, **SIZES), seed=0), draw(4, 13)  # type: ignore[arg-type]
+        optimizer = torch.optim.AdamW(made.parameters(), lr=1e-2)
+        for _ in range(50):
+            loss = torch.nn.functional.cross_entropy(made(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert loss.item() < 0.5, family
