@@ -27,12 +27,7 @@ from groundup.tokenizer.io import load as load_tokenizer
 
 __all__ = ["compare", "evaluate", "main", "table"]
 
-MEASURES = {
-    "bits_per_byte": "bits/byte",
-    "exact_match": "exact match",
-    "sample_at_1": "sample@1",
-    "pass_at_8": "pass@8",
-}
+LABELS = {"bits_per_byte": "bits/byte", "exact_match": "exact match", "sample_at_1": "sample@1"}
 
 
 def evaluate(
@@ -67,8 +62,8 @@ def compare(before: dict[str, Any], after: dict[str, Any], seed: int = 0) -> dic
 
 def table(stages: dict[str, dict[str, Any]], floor: float | None = None) -> list[str]:
     """Returns the lines of the results table: a stage a row, a measure a column, each with its 95% interval."""
-    shown = [m for m in MEASURES if any(m in result for result in stages.values())]
-    lines = [f"{'stage':<14}" + "".join(f"{MEASURES[m]:<24}" for m in shown)]
+    shown = _measures(stages)
+    lines = [f"{'stage':<14}" + "".join(f"{_label(m):<24}" for m in shown)]
     for name, result in stages.items():
         cells = [result.get(m) for m in shown]
         lines.append(f"{name:<14}" + "".join(f"{_cell(c):<24}" for c in cells))
@@ -86,6 +81,16 @@ def table(stages: dict[str, dict[str, Any]], floor: float | None = None) -> list
                 f"  {skill:<20}" + "".join(f"{'-' if v is None else format(v['value'], '.2f'):>16}" for v in values)
             )
     return lines
+
+
+def _measures(stages: dict[str, dict[str, Any]]) -> list[str]:
+    """Returns the measures that any stage has, in the order in which they are shown."""
+    there = {key for result in stages.values() for key in result}
+    return [m for m in (*LABELS, *sorted(key for key in there if key.startswith("pass_at_"))) if m in there]
+
+
+def _label(measure: str) -> str:
+    return LABELS.get(measure) or measure.replace("pass_at_", "pass@")
 
 
 def _cell(score: dict[str, Any] | None) -> str:
@@ -194,7 +199,7 @@ def _floor(project: Path) -> float | None:
 def _summary(stages: dict[str, dict[str, Any]], floor: float | None, seed: int) -> dict[str, Any]:
     """Returns the results of the run: each measure by stage, and the paired differences of neighbours."""
     short = {
-        label: {m: {k: v for k, v in result[m].items() if k != "by_skill"} for m in MEASURES if m in result}
+        label: {m: {k: v for k, v in result[m].items() if k != "by_skill"} for m in _measures({label: result})}
         for label, result in stages.items()
     }
     with_answers = [label for label, result in stages.items() if "per_problem" in result]
@@ -209,5 +214,5 @@ def _verdicts(differences: dict[str, dict[str, dict[str, float]]]) -> list[str]:
         for measure, d in measures.items():
             sure = "better" if d["low"] > 0 else "worse" if d["high"] < 0 else "no difference shown"
             points = f"{100 * d['value']:+.1f} points [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
-            lines.append(f"{name}: {MEASURES[measure]} {points}: {sure}")
+            lines.append(f"{name}: {_label(measure)} {points}: {sure}")
     return lines
