@@ -19,6 +19,7 @@ PHONE = re.compile(
     r"|555[ -]01\d{2}|(?<=[Cc]all )\d{3}-\d{4}|(?<=[Pp]hone )\d{3}-\d{4}|(?<=[Pp]hone: )\d{3}-\d{4})(?![\w-]|\.\d)"
 )
 IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+SMALL_PART = 64
 DIGIT = re.compile(r"\d")
 CONSENT = re.compile(
     r"\b(?:we|this (?:web)?site|our (?:web)?site|our partners)\b[^.]{0,60}\bcookies\b|\b(?:accept|reject|allow) (?:all )?cookies\b|"
@@ -65,11 +66,11 @@ def source_code(text: str) -> str:
 
 
 def _address(match: re.Match[str]) -> str:
-    """Returns <IP> for a public address; local ones (127.0.0.1) and version numbers stay."""
-    try:
-        return "<IP>" if ipaddress.ip_address(match[0]).is_global else match[0]
-    except ValueError:
+    """Returns <IP> for a public address. Local ones (127.0.0.1) stay, and version numbers, whose parts are small (3.7.14.1)."""
+    parts = [int(part) for part in match[0].split(".")]
+    if max(parts) > 255 or max(parts) < SMALL_PART:
         return match[0]
+    return "<IP>" if ipaddress.IPv4Address(bytes(parts)).is_global else match[0]
 
 
 def placeholders(text: str, code: bool = False) -> tuple[str, int]:

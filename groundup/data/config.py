@@ -51,7 +51,7 @@ class GopherConfig:
     """Gopher's quality rules (Rae et al. 2021, table A1). Short documents are welcome here, hence the low minimum."""
 
     enabled: bool = True  # apply these rules
-    min_words: int = 8  # fewer words than this (paper: 50)
+    min_words: int = 10  # fewer words than this (paper: 50)
     max_words: int = 100_000  # more words than this (paper: 100,000)
     min_word_length: float = 2.0  # mean characters a word (paper: 3; arithmetic needs less)
     max_word_length: float = 10.0  # mean characters a word (paper: 10)

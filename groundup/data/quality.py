@@ -29,12 +29,19 @@ NUMBER_WORDS = {word: n for n, word in enumerate(
 OPERATORS = {"+": "+", "plus": "+", "-": "-", "−": "-", "minus": "-", "*": "*", "×": "*", "times": "*"}
 _NUMBER = rf"(?:\d{{1,12}}|{'|'.join(sorted(NUMBER_WORDS, key=len, reverse=True))})"
 _OPERATOR = r"(?:\s*[+*×−-]\s*|\s+(?:plus|minus|times)\s+)"
-SIGN = re.compile(r"[=]|\b(?:plus|minus|times)\b", re.IGNORECASE)  # no claim is without one
-CLAIM = re.compile(
+SIGN = re.compile(r"=|\b(?:plus|minus|times)\b|[+×*−-]\s*\d+\?", re.IGNORECASE)  # no claim is without one
+_END = r"(?![\w^]|[.,:]\d|\s*[+*×/−=-]\s*\d|\s+(?:plus|minus|times|more|less)\b)"  # the claim doesn't go on
+CLAIM = re.compile(  # 3 + 4 = 8; three plus four is eight; What is 3 plus 4? It is 8
     rf"(?<![\w.,+*×/=^-])(?<![+*×/=-]\s)({_NUMBER}(?:{_OPERATOR}{_NUMBER}){{1,4}})"
-    rf"(?:\s*=\s*|\s+(?:is|equals|makes|gives|are)\s+)(-?{_NUMBER})(?![\w^]|[.,:]\d|\s*[+*×/−=-]\s*\d|\s+(?:plus|minus|times|more|less)\b)",
+    rf"(?:\s*=\s*|\s+(?:is|equals|makes|gives|are)\s+|\?\s+(?:(?:It|That|The answer) is\s+)?)(-?{_NUMBER}){_END}",
     re.IGNORECASE,
 )
+STORY = re.compile(  # had 5 cups, got 3 more, and now has 9; has 5 cups and gives 3 away. How many are left? It is 1
+    rf"\b(?:has|had)\s+({_NUMBER})\s+\w+(?:,|\s+and|\.\s+\w+)\s+(got|gets|found|finds|bought|buys|gave|gives|lost|loses|ate|eats|sold|sells)\s+"
+    rf"({_NUMBER})(?:\s+(?:more|away|of them))?(?:,?\s+and\s+now\s+has\s+|\.\s+How many[\w\s]{{2,30}}\?\s+(?:It is\s+|There are\s+)?)({_NUMBER}){_END}",
+    re.IGNORECASE,
+)
+GAINS = ("got", "gets", "found", "finds", "bought", "buys")
 
 
 class Tokens(NamedTuple):
@@ -210,9 +217,12 @@ def _number(word: str) -> int:
 
 
 def arithmetic_claims(text: str) -> list[tuple[str, bool]]:
-    """Returns the checkable claims of a text ("3 + 4 = 8", "three plus four is seven") and whether each is true."""
+    """Returns the checkable claims of a text ("3 + 4 = 8", "three plus four is seven", small stories) and whether each is true."""
     claims: list[tuple[str, bool]] = []
-    if not SIGN.search(text):
+    for match in STORY.finditer(text):
+        change = _number(match[3]) if match[2].lower() in GAINS else -_number(match[3])
+        claims.append((match[0], _number(match[1]) + change == _number(match[4])))
+    if not SIGN.search(text):  # spares most texts the slower pattern
         return claims
     for match in CLAIM.finditer(text):
         parts = re.findall(r"\w+|[+*×−-]", match[1])

@@ -152,6 +152,8 @@ def find_files(inputs: Iterable[Path], config: ReadConfig) -> tuple[list[SourceF
 
 def sniff(name: str, head: bytes) -> str:
     """Returns the kind of a file from its first bytes; the extension decides only where they can't. "" is nothing we read."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        head = head.decode("utf-16", "ignore").encode()
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1024].lower()
     if head[:4] == b"PAR1":
         return "parquet"

@@ -109,7 +109,8 @@ def _row(record: Record) -> Row:
     drop = drop or found.drop or (None if text else Drop("extract", "empty", 0, 1))
     lines: list[str] = []
     if record.kind == "html" and not drop:
-        keys = {line_key(line) for line in prose.split("\n")} - {""}
+        title = line_key(meta.get("title", ""))
+        keys = {key for line in prose.split("\n") if (key := line_key(line)) and key not in title}  # a page's own title is no furniture
         headings = {line_key(h) for h in found.headings}
         lines = sorted(HEADING_MARK * (k in headings) + k for k in keys if len(k) <= FURNITURE_LENGTH)
     # The split is decided here, on what the page says, before any rule has looked at it.
