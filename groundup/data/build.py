@@ -5,12 +5,10 @@ known, the rules. Duplicates and the held-out split are decided at the end over 
 """
 
 import contextlib
-import itertools
-import json
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,6 @@ from groundup.data.config import BuildConfig
 from groundup.data.decide import Fate, decide
 from groundup.data.decontaminate import Question, read_questions
 from groundup.data.engine import Map, batches, processes_for, workers
-from groundup.data.extract import Drop
 from groundup.data.read import Problem, Record, SourceFile, find_files, read_file
 from groundup.data.stages import HEADING_MARK, Row, begin, extract_part, judge_part, read_part, site_of
 
@@ -84,7 +81,9 @@ def _remove(path: Path) -> None:
             parent.rmdir()
 
 
-def _build(run: Run, config: BuildConfig, files: list[SourceFile], aside: list[Problem], questions: list[Question]) -> dict[str, Any]:
+def _build(
+    run: Run, config: BuildConfig, files: list[SourceFile], aside: list[Problem], questions: list[Question]
+) -> dict[str, Any]:
     """Returns the run's results after all passes. Raises: DataError where nothing is left."""
     parts = run.path / "parts"
     parts.mkdir(exist_ok=True)
@@ -97,7 +96,11 @@ def _build(run: Run, config: BuildConfig, files: list[SourceFile], aside: list[P
         _require_input(config, files, problems, extracted)
         _find_furniture(extracted, parts / "furniture.json", config)
         judged = _judge(run_map, extracted, parts)
-    rows = [row for path in judged for row in read_part(path, ["id", "drop", "share", "exact", "signature", "raw_bytes", "source"])]
+    rows = [
+        row
+        for path in judged
+        for row in read_part(path, ["id", "drop", "share", "exact", "signature", "raw_bytes", "source"])
+    ]
     fates = decide(rows, config)
     if not any(fate.copies for fate in fates):
         _explain_nothing(config, rows, fates)
@@ -118,7 +121,9 @@ def _records(files: list[SourceFile], config: BuildConfig, problems: list[Proble
                 yield item
 
 
-def _extract(run_map: Map, files: list[SourceFile], config: BuildConfig, parts: Path, problems: list[Problem]) -> list[Path]:
+def _extract(
+    run_map: Map, files: list[SourceFile], config: BuildConfig, parts: Path, problems: list[Problem]
+) -> list[Path]:
     """Returns the extracted parts in order; those that a killed run has left are taken as they are."""
     done: list[Path] = []
     size = lambda r: len(r.payload)  # noqa: E731
@@ -140,16 +145,22 @@ def _extract(run_map: Map, files: list[SourceFile], config: BuildConfig, parts: 
     return done
 
 
-def _require_input(config: BuildConfig, files: list[SourceFile], problems: list[Problem], extracted: list[Path]) -> None:
+def _require_input(
+    config: BuildConfig, files: list[SourceFile], problems: list[Problem], extracted: list[Path]
+) -> None:
     """Raises: DataError where there is nothing to work on, or only what was whole in damaged files."""
     damage = [p for p in problems if p.damage]
     more = f" (and {len(damage) - 1} more such problems)" if len(damage) > 1 else ""
     if not extracted:
         where = ", ".join(map(str, config.inputs))
         if not damage:
-            raise DataError(f"{where}: no text in it; put txt, md, HTML, JSONL, Parquet, WARC or MediaWiki files there, or name others with --input")
+            raise DataError(
+                f"{where}: no text in it; put txt, md, HTML, JSONL, Parquet, WARC or MediaWiki files there, or name others with --input"
+            )
         paths = {f.label: f.path for f in files}
-        raise DataError(f"{paths.get(damage[0].file, damage[0].file)} {damage[0].message}{more}; nothing else to read in {where}")
+        raise DataError(
+            f"{paths.get(damage[0].file, damage[0].file)} {damage[0].message}{more}; nothing else to read in {where}"
+        )
     damaged = {p.file for p in damage if p.rule == "damaged"}
     if config.read.keep_damaged or not damaged:
         return
@@ -157,7 +168,9 @@ def _require_input(config: BuildConfig, files: list[SourceFile], problems: list[
     if not sound:
         worst = next(p for p in damage if p.rule == "damaged")
         path = next(f.path for f in files if f.label == worst.file)
-        raise DataError(f"{path}: {worst.message.partition(';')[0]}; fetch it again, or use what is whole in it with --read.keep-damaged")
+        raise DataError(
+            f"{path}: {worst.message.partition(';')[0]}; fetch it again, or use what is whole in it with --read.keep-damaged"
+        )
 
 
 def _find_furniture(extracted: list[Path], target: Path, config: BuildConfig) -> None:
@@ -180,7 +193,9 @@ def _find_furniture(extracted: list[Path], target: Path, config: BuildConfig) ->
 
 def _judge(run_map: Map, extracted: list[Path], parts: Path) -> list[Path]:
     """Returns the judged parts in order."""
-    tasks = [(path, path.with_name(path.name.replace("extracted", "judged")), parts / "furniture.json") for path in extracted]
+    tasks = [
+        (path, path.with_name(path.name.replace("extracted", "judged")), parts / "furniture.json") for path in extracted
+    ]
     with progress("judging", len(tasks), "parts") as bar:
         for _ in run_map(judge_part, (task for task in tasks if not task[1].exists())):
             bar.advance(1)
@@ -192,7 +207,8 @@ def _explain_nothing(config: BuildConfig, rows: list[Row], fates: list[Fate]) ->
     reasons = Counter((f.drop.stage, f.drop.rule) for f in fates if f.drop)
     (stage, rule), count = reasons.most_common(1)[0]
     drop = next(f.drop for f in fates if f.drop and (f.drop.stage, f.drop.rule) == (stage, rule))
-    measured = f" ({drop.value if isinstance(drop.value, str) else format(drop.value, '.3g')}, threshold {drop.threshold})" if drop.threshold != "" else ""
+    value = drop.value if isinstance(drop.value, str) else f"{drop.value:.3g}"
+    measured = f" ({value}, threshold {drop.threshold})" if drop.threshold != "" else ""
     where = ", ".join(map(str, config.inputs))
     raise DataError(f"{where}: none of the {len(rows)} documents is left; {count} fell to the rule {rule}{measured}; "
                     "give more text, change that threshold or use --filters none")  # fmt: skip
@@ -212,14 +228,26 @@ def _documents(judged: list[Path], fates: list[Fate], place: str, config: BuildC
                 for copy in range(fate.copies):
                     yield Document(row.id if copy == 0 else f"{row.id}~{copy + 1}", text, row.source, row.meta)
             elif place == "heldout" and (fate.heldout or fate.cut is not None):
-                yield Document(row.id, whole if fate.cut is None else whole[int(len(whole) * (1 - fate.cut)) :], row.source, row.meta)
+                yield Document(
+                    row.id,
+                    whole if fate.cut is None else whole[int(len(whole) * (1 - fate.cut)) :],
+                    row.source,
+                    row.meta,
+                )
             elif place == "dropped" and fate.drop is not None:
                 yield Document(row.id, row.text, row.source, row.meta | fate.drop._asdict())
 
 
-def _write(run: Run, config: BuildConfig, judged: list[Path], fates: list[Fate], problems: list[Problem]) -> dict[str, Any]:
+def _write(
+    run: Run, config: BuildConfig, judged: list[Path], fates: list[Fate], problems: list[Problem]
+) -> dict[str, Any]:
     """Writes the three document files and stats.json; returns the results."""
-    stats: dict[str, Any] = {"filters": config.filters, "sources": defaultdict(Counter), "languages": Counter(), "changes": Counter()}
+    stats: dict[str, Any] = {
+        "filters": config.filters,
+        "sources": defaultdict(Counter),
+        "languages": Counter(),
+        "changes": Counter(),
+    }
     funnel: dict[tuple[str, str], list[Any]] = defaultdict(lambda: [0, 0, ""])
     for problem in problems:
         entry = funnel["read", problem.rule]
@@ -231,7 +259,9 @@ def _write(run: Run, config: BuildConfig, judged: list[Path], fates: list[Fate],
             if place == "train":
                 stats["sources"][document.source].update(documents=1, bytes=size)
                 stats["languages"][document.meta.get("lang", "")] += 1
-                stats["changes"].update({k: document.meta[k] for k in ("placeholders", "furniture_lines") if k in document.meta})
+                stats["changes"].update(
+                    {k: document.meta[k] for k in ("placeholders", "furniture_lines") if k in document.meta}
+                )
             elif place == "dropped":
                 entry = funnel[document.meta["stage"], document.meta["rule"]]
                 entry[0], entry[1], entry[2] = entry[0] + 1, entry[1] + size, entry[2] or document.id

@@ -1,6 +1,7 @@
 """Cleaning: one Unicode form, plain spaces, one line a paragraph, placeholders for private data, no lines of furniture."""
 
 import ipaddress
+import itertools
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
@@ -13,7 +14,7 @@ __all__ = ["clean", "line_key", "normalise", "placeholders", "remove_lines", "un
 SPACES = re.compile("[\t\x0b\x0c\x1f\xa0\u1680\u2000-\u200a\u202f\u205f\u3000 ]+")
 INVISIBLE = re.compile("[\x00-\x08\x0e-\x1e\x7f\xad\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff\ufffd]")
 BREAKS = re.compile("\r\n?|\x85|\u2028|\u2029")
-EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}(?![\w-])")
+EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}(?![\w-])")
 PHONE = re.compile(
     r"(?<![\w.+(/-])(?:(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|\+\d{1,3}(?:[ .-]?\d{2,4}){3,4}"
     r"|555[ -]01\d{2}|(?<=[Cc]all )\d{3}-\d{4}|(?<=[Pp]hone )\d{3}-\d{4}|(?<=[Pp]hone: )\d{3}-\d{4})(?![\w-]|\.\d)"
@@ -27,7 +28,16 @@ CONSENT = re.compile(
     r"\bsubscribe to our newsletter\b|\ball rights reserved\b|^(?:advertisement|sponsored|skip to (?:main )?content|share this(?: page)?)$",
     re.IGNORECASE,
 )
-CONSENT_WORDS = ("cookie", "javascript", "newsletter", "all rights reserved", "advertisement", "sponsored", "skip to", "share this")
+CONSENT_WORDS = (
+    "cookie",
+    "javascript",
+    "newsletter",
+    "all rights reserved",
+    "advertisement",
+    "sponsored",
+    "skip to",
+    "share this",
+)
 CONSENT_LENGTH = 240  # a longer line is prose that talks about such things
 
 
@@ -44,7 +54,7 @@ def unwrap(paragraph: str, width: int) -> str:
     lines = paragraph.split("\n")
     if len(lines) < 2 or width < 40:
         return paragraph
-    full = sum(len(a) + 1 + len(b.split(None, 1)[0]) > width - 4 for a, b in zip(lines, lines[1:]) if b.strip())
+    full = sum(len(a) + 1 + len(b.split(None, 1)[0]) > width - 4 for a, b in itertools.pairwise(lines) if b.strip())
     return " ".join(line.strip() for line in lines) if full >= 0.8 * (len(lines) - 1) else paragraph
 
 
@@ -114,7 +124,11 @@ def remove_lines(text: str, edge: Collection[str], anywhere: Collection[str]) ->
     """
     before, lowered = text.split("\n"), text.lower()
     suspect = any(word in lowered for word in CONSENT_WORDS)
-    lines = [x for x in before if line_key(x) not in anywhere and not (suspect and len(x) <= CONSENT_LENGTH and CONSENT.search(x))]
+    lines = [
+        x
+        for x in before
+        if line_key(x) not in anywhere and not (suspect and len(x) <= CONSENT_LENGTH and CONSENT.search(x))
+    ]
     start, stop = 0, len(lines)
     while start < stop and line_key(lines[start]) in edge:
         start += 1

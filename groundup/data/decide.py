@@ -61,7 +61,9 @@ def decide(rows: Sequence[Row], config: BuildConfig) -> list[Fate]:
     return fates
 
 
-def _duplicates(rows: Sequence[Row], alive: Sequence[int], side: Sequence[bool], config: BuildConfig, exact: bool, near: bool) -> dict[int, Drop]:
+def _duplicates(
+    rows: Sequence[Row], alive: Sequence[int], side: Sequence[bool], config: BuildConfig, exact: bool, near: bool
+) -> dict[int, Drop]:
     """Returns the drops among the living: first of equal texts, then of nearly equal ones."""
     drops: dict[int, Drop] = {}
 

@@ -1,10 +1,20 @@
-"""Bytes become text: UTF-8 first, then what the bytes look like; binary data is told from text."""
+"""Bytes become text: packed files open with a bound, UTF-8 comes first, then what the bytes look like; binary isn't text."""
 
+import bz2
 import codecs
+import gzip
+import io
 import re
+import zlib
+from pathlib import Path
+from typing import Any
 
-__all__ = ["NotText", "decode", "looks_binary"]
+import zstandard
 
+__all__ = ["NotText", "Stream", "decode", "looks_binary"]
+
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, OSError, ValueError)
+FREE_BYTES = 256 << 20  # expansion below this is never called a bomb
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
         (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
@@ -51,9 +61,9 @@ def decode(data: bytes, hint: str = "") -> tuple[str, str]:
         return forced.replace("\ufffd", ""), "utf-8, damaged"
     from resiliparse.parse.encoding import detect_encoding
 
-    for name in (hint, detect_encoding(data), "cp1252"):
+    for name in filter(None, (hint, detect_encoding(data), "cp1252")):
         try:
-            text = data.decode(name) if name else "\ufffd"
+            text = data.decode(name)
         except (LookupError, UnicodeDecodeError):
             continue
         if len(WRONG.findall(text)) <= len(text) / 1000:
@@ -61,3 +71,52 @@ def decode(data: bytes, hint: str = "") -> tuple[str, str]:
     if forced.count("\ufffd") <= len(forced) / 100:
         return forced.replace("\ufffd", ""), "utf-8, damaged"
     raise NotText("invalid_utf8", f"is neither UTF-8 (byte {at}) nor text in an encoding that can be recognised")
+
+
+class Stream(io.RawIOBase):
+    """A file, decompressed by its first bytes. Where it is damaged it ends, and says so in `damage`; a bomb is damage too."""
+
+    def __init__(self, path: Path, max_expansion: int) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115 closed by close()
+        magic = self._file.read(4)
+        self._file.seek(0)
+        self._inner: Any = self._file
+        if magic[:2] == b"\x1f\x8b":
+            self._inner = gzip.GzipFile(fileobj=self._file)
+        elif magic[:3] == b"BZh":
+            self._inner = bz2.BZ2File(self._file)
+        elif magic == b"\x28\xb5\x2f\xfd":
+            self._inner = zstandard.ZstdDecompressor().stream_reader(self._file, read_across_frames=True)
+        self.packed = self._inner is not self._file
+        self._limit = max(FREE_BYTES, path.stat().st_size * max_expansion) if self.packed else None
+        self._at = 0
+        self.damage = ""
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def tell(self) -> int:
+        """Returns the bytes read, decompressed."""
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills the buffer; 0 at the end or at the damage."""
+        if self.damage:
+            return 0
+        try:
+            data = self._inner.read(len(buffer))
+        except DAMAGED as error:
+            self.damage = f"truncated or corrupt ({' '.join(str(error).split())})"
+            return 0
+        self._at += len(data)
+        if self._limit is not None and self._at > self._limit:
+            self.damage = f"expands to more than {self._limit >> 20} MB, which looks like a decompression bomb"
+            return 0
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+        super().close()

@@ -31,13 +31,15 @@ class Question(NamedTuple):
 
 def read_questions(paths: Sequence[Path], whole: bool = False) -> list[Question]:
     """Returns the problems in JSONL files. Raises: DataError for a file without any."""
-    questions = []
+    questions: list[Question] = []
     for path in paths:
         before = len(questions)
         for number, row in enumerate(read_jsonl(path), 1):
             key = next((k for k in QUESTION_KEYS if isinstance(row.get(k), str)), None)
             if key is None:
-                raise DataError(f"{path}, row {number}: none of the keys {', '.join(QUESTION_KEYS)} (it has {', '.join(row)})")
+                raise DataError(
+                    f"{path}, row {number}: none of the keys {', '.join(QUESTION_KEYS)} (it has {', '.join(row)})"
+                )
             questions.append(Question(row[key], whole))
         if len(questions) == before:
             raise DataError(f"{path}: no problems in it, so nothing could be kept out of the training text")
@@ -50,7 +52,9 @@ class ProblemIndex:
     def __init__(self, questions: Iterable[Question], config: DecontaminateConfig) -> None:
         self.config = config
         self.runs: set[str] = set()
-        self.templated: dict[str, set[str]] = {}  # run -> the problems' wordings, with their punctuation: "e l i?" isn't in "e l i b"
+        self.templated: dict[
+            str, set[str]
+        ] = {}  # run -> the problems' wordings, with their punctuation: "e l i?" isn't in "e l i b"
         for question in questions:
             found = words(question.text)
             if len(found) >= config.min_words:
@@ -60,7 +64,8 @@ class ProblemIndex:
                     self.templated.setdefault(runs.pop(), set()).add(_wording(question.text))
         self.lengths = sorted({run.count(" ") + 1 for run in self.runs})
         # The first words of each run, hashed: a document without any of them is clean, and most are.
-        self.heads = np.array(sorted({int(shingles(run.split(" ")[: config.min_words], config.min_words)[0]) for run in self.runs}), np.uint64)
+        least = config.min_words
+        self.heads = np.array(sorted({int(shingles(run.split(" ")[:least], least)[0]) for run in self.runs}), np.uint64)
 
     def check(self, text: str, found: list[str], hashes: np.ndarray | None = None) -> Drop | None:
         """Returns a drop for a document that shares a run. `found`: its words; `hashes`: its shingles of `min_words`, if at hand."""
@@ -71,7 +76,11 @@ class ProblemIndex:
         nearest = self.heads[np.minimum(np.searchsorted(self.heads, hashes), len(self.heads) - 1)]
         for at in np.flatnonzero(nearest == hashes).tolist():
             for n in self.lengths:
-                if at + n <= len(found) and (run := " ".join(found[at : at + n])) in self.runs and self._worded(text, run):
+                if (
+                    at + n <= len(found)
+                    and (run := " ".join(found[at : at + n])) in self.runs
+                    and self._worded(text, run)
+                ):
                     return Drop("decontaminate", "problem_overlap", n, min(self.config.ngram, n), run)
         return None
 

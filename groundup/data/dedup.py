@@ -69,7 +69,9 @@ def links(signatures: np.ndarray, config: DedupConfig) -> Iterator[tuple[int, in
         same = bucket[order][1:] == bucket[order][:-1]
         firsts = np.maximum.accumulate(np.where(np.concatenate(([True], ~same)), np.arange(n), 0))
         later = np.flatnonzero(same) + 1
-        pairs = np.concatenate((np.stack((order[firsts[later]], order[later]), 1), np.stack((order[later - 1], order[later]), 1)))
+        pairs = np.concatenate(
+            (np.stack((order[firsts[later]], order[later]), 1), np.stack((order[later - 1], order[later]), 1))
+        )
         pairs = np.unique(pairs, axis=0)
         for at in range(0, len(pairs), 1 << 16):
             left, right = pairs[at : at + (1 << 16)].T

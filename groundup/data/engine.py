@@ -22,7 +22,8 @@ SMALL_BYTES = 4 << 20  # below this much input starting processes costs more tha
 class Map(Protocol):
     """What `workers` yields: apply a function of a module to each task, results in the tasks' order."""
 
-    def __call__(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]: ...
+    def __call__(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        """Yields the results in the tasks' order."""
 
 
 def processes_for(asked: int, input_bytes: int) -> int:
@@ -61,7 +62,7 @@ def workers(processes: int, initialise: Callable[..., None], arguments: tuple[An
     """
     if processes == 1:
         initialise(*arguments)
-        yield map
+        yield lambda work, tasks: map(work, tasks)
         return
     context = multiprocessing.get_context("spawn")  # fork would copy the threads of Arrow in an unknown state
     pool = ProcessPoolExecutor(processes, context, _begin, (initialise, arguments))

@@ -46,7 +46,15 @@ def registry(path: Path | None = None) -> dict[str, DataSet]:
     return {name: DataSet(name, **entry) for name, entry in table.items()}
 
 
-def get(name: str, to: Path, *, sets: dict[str, DataSet] | None = None, retries: int = 5, timeout_s: float = 30.0, pause_s: float = 1.0) -> Path:
+def get(
+    name: str,
+    to: Path,
+    *,
+    sets: dict[str, DataSet] | None = None,
+    retries: int = 5,
+    timeout_s: float = 30.0,
+    pause_s: float = 1.0,
+) -> Path:
     """Returns the path of a data set's file in the folder `to`, fetched if it isn't there whole.
 
     Looks in $GROUNDUP_DATA first. Raises: ConfigError for an unknown name, DataError where it can't be fetched or isn't the same file.
@@ -60,11 +68,15 @@ def get(name: str, to: Path, *, sets: dict[str, DataSet] | None = None, retries:
         if sha256(target) == dataset.sha256:
             say(f"{target}: already there")
             return target
-        raise DataError(f"{target}: is there, but isn't {name} (its sha256 differs); move it away and run the same command again")
+        raise DataError(
+            f"{target}: is there, but isn't {name} (its sha256 differs); move it away and run the same command again"
+        )
     local = Path(os.environ["GROUNDUP_DATA"]) / dataset.local if os.environ.get("GROUNDUP_DATA") else None
     if local is not None and local.is_file():
         if sha256(local) != dataset.sha256:
-            raise DataError(f"{local}: isn't {name} (its sha256 differs from the registry's); mend it or unset GROUNDUP_DATA")
+            raise DataError(
+                f"{local}: isn't {name} (its sha256 differs from the registry's); mend it or unset GROUNDUP_DATA"
+            )
         with atomic_file(target) as temporary:
             shutil.copyfile(local, temporary)
         say(f"{target}: {quantity(dataset.bytes)}B from {local} ({dataset.licence})")
@@ -92,7 +104,9 @@ def _download(dataset: DataSet, target: Path, retries: int, timeout_s: float, pa
         raise DataError(f"{dataset.url}: not fetched after {attempt} attempt{'s' * (attempt > 1)} ({failure}){kept}")
     if (digest := sha256(part)) != dataset.sha256:
         part.unlink()
-        raise DataError(f"{dataset.url}: isn't the registered file (sha256 {digest[:16]}..., expected {dataset.sha256[:16]}...); nothing was kept")
+        raise DataError(
+            f"{dataset.url}: isn't the registered file (sha256 {digest[:16]}..., expected {dataset.sha256[:16]}...); nothing was kept"
+        )
     os.replace(part, target)
 
 

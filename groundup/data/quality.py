@@ -14,7 +14,17 @@ from groundup.base.files import os_error
 from groundup.data.config import GopherConfig, RepetitionConfig, WebConfig
 from groundup.data.extract import Drop
 
-__all__ = ["arithmetic_claims", "blocked", "false_arithmetic", "gopher", "read_blocklist", "repetition", "tokens", "web", "Tokens"]
+__all__ = [
+    "arithmetic_claims",
+    "blocked",
+    "false_arithmetic",
+    "gopher",
+    "read_blocklist",
+    "repetition",
+    "tokens",
+    "web",
+    "Tokens",
+]
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
 LETTER = re.compile(r"[^\W\d_]")
@@ -36,9 +46,10 @@ CLAIM = re.compile(  # 3 + 4 = 8; three plus four is eight; What is 3 plus 4? It
     rf"(?:\s*=\s*|\s+(?:is|equals|makes|gives|are)\s+|\?\s+(?:(?:It|That|The answer) is\s+)?)(-?{_NUMBER}){_END}",
     re.IGNORECASE,
 )
+_CHANGE = "got|gets|found|finds|bought|buys|gave|gives|lost|loses|ate|eats|sold|sells"
 STORY = re.compile(  # had 5 cups, got 3 more, and now has 9; has 5 cups and gives 3 away. How many are left? It is 1
-    rf"\b(?:has|had)\s+({_NUMBER})\s+\w+(?:,|\s+and|\.\s+\w+)\s+(got|gets|found|finds|bought|buys|gave|gives|lost|loses|ate|eats|sold|sells)\s+"
-    rf"({_NUMBER})(?:\s+(?:more|away|of them))?(?:,?\s+and\s+now\s+has\s+|\.\s+How many[\w\s]{{2,30}}\?\s+(?:It is\s+|There are\s+)?)({_NUMBER}){_END}",
+    rf"\b(?:has|had)\s+({_NUMBER})\s+\w+(?:,|\s+and|\.\s+\w+)\s+({_CHANGE})\s+({_NUMBER})"
+    rf"(?:\s+(?:more|away|of them))?(?:,?\s+and\s+now\s+has|\.\s+How many[\w\s]{{2,30}}\?(?:\s+It is|\s+There are)?)\s+({_NUMBER}){_END}",
     re.IGNORECASE,
 )
 GAINS = ("got", "gets", "found", "finds", "bought", "buys")
@@ -244,7 +255,11 @@ def false_arithmetic(text: str, config: WebConfig) -> Drop | None:
     if len(claims) < config.min_claims:
         return None
     share = sum(not true for _, true in claims) / len(claims)
-    return Drop("quality", "false_arithmetic", share, config.max_false_arithmetic) if share > config.max_false_arithmetic else None
+    return (
+        Drop("quality", "false_arithmetic", share, config.max_false_arithmetic)
+        if share > config.max_false_arithmetic
+        else None
+    )
 
 
 def read_blocklist(path: Path | None) -> tuple[str, ...]:
@@ -261,10 +276,13 @@ def read_blocklist(path: Path | None) -> tuple[str, ...]:
 def blocked(url: str, words: tuple[str, ...]) -> Drop | None:
     """Returns a drop for an address with a blocked word in its host or path, or on a blocked host or below it."""
     rest = url.lower().partition("://")[2] or url.lower()
-    host, _, path = rest.partition("/")
-    host = host.partition(":")[0]
+    host = rest.partition("/")[0].partition(":")[0]
     parts = set(re.split(r"[^a-z0-9]+", rest))
     for word in words:
-        if word in parts or ("." in word and (host == word or host.endswith("." + word))) or (len(word) >= 5 and word in host):
+        if (
+            word in parts
+            or ("." in word and (host == word or host.endswith("." + word)))
+            or (len(word) >= 5 and word in host)
+        ):
             return Drop("url", "blocklist", word, "not listed")
     return None

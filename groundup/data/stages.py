@@ -69,9 +69,10 @@ def write_part(path: Path, rows: Sequence[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"id": pa.large_string(), "text": pa.large_string(), "source": pa.large_string(), "kind": pa.string(), "meta": pa.large_string(),
-             "drop": pa.large_string(), "share": pa.float64(), "raw_bytes": pa.int64(), "raw": pa.large_string(), "prose": pa.large_string(),
-             "lines": pa.large_list(pa.large_string()), "exact": pa.uint64(), "signature": pa.large_binary()}  # fmt: skip
+    string = pa.large_string()
+    kinds = {"id": string, "text": string, "source": string, "kind": string, "meta": string, "drop": string, "share": pa.float64(),
+             "raw_bytes": pa.int64(), "raw": string, "prose": string, "lines": pa.large_list(string), "exact": pa.uint64(),
+             "signature": pa.large_binary()}  # fmt: skip
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in kinds}
     columns["meta"] = [json.dumps(row.meta, ensure_ascii=False) for row in rows]
     columns["drop"] = [json.dumps(row.drop, ensure_ascii=False) if row.drop else "" for row in rows]
@@ -110,7 +111,9 @@ def _row(record: Record) -> Row:
     lines: list[str] = []
     if record.kind == "html" and not drop:
         title = line_key(meta.get("title", ""))
-        keys = {key for line in prose.split("\n") if (key := line_key(line)) and key not in title}  # a page's own title is no furniture
+        keys = {
+            key for line in prose.split("\n") if (key := line_key(line)) and key not in title
+        }  # a page's own title is no furniture
         headings = {line_key(h) for h in found.headings}
         lines = sorted(HEADING_MARK * (k in headings) + k for k in keys if len(k) <= FURNITURE_LENGTH)
     # The split is decided here, on what the page says, before any rule has looked at it.
@@ -151,7 +154,11 @@ def _judge(row: Row, edge: frozenset[str], anywhere: frozenset[str]) -> Row:
         drop = None if text else Drop("clean", "only_furniture", removed, 0)
         text = text or row.text
     if not drop:
-        prose = remove_lines(row.prose, edge, anywhere)[0] if row.prose and row.kind == "html" else row.prose.strip() or text
+        prose = (
+            remove_lines(row.prose, edge, anywhere)[0]
+            if row.prose and row.kind == "html"
+            else row.prose.strip() or text
+        )
         listing = bool(row.prose) and len(prose) < MOSTLY_CODE * len(text)
         drop, code = judge_text(prose, "code" if listing else row.kind)  # code isn't held to the rules of prose
         meta = meta | ({"lang": code} if code else {})
@@ -163,13 +170,24 @@ def _judge(row: Row, edge: frozenset[str], anywhere: frozenset[str]) -> Row:
         usable = hashes if config.dedup.ngram == config.decontaminate.min_words else None
         drop = problems.check(text, found, usable)
     numbers = signature(hashes, _state[0].functions).tobytes() if len(found) >= config.dedup.min_words else b""
-    return replace(row, text=text, meta=meta, drop=drop, lines=[], prose="", exact=xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")), signature=numbers)
+    return replace(
+        row,
+        text=text,
+        meta=meta,
+        drop=drop,
+        lines=[],
+        prose="",
+        exact=xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")),
+        signature=numbers,
+    )
 
 
 def judge_part(task: tuple[Path, Path, Path]) -> Path:
     """Writes the judged rows of an extracted part (task: from, to, the sites' furniture); returns the new part's path."""
     source, target, furniture_file = task
-    furniture = {site: (frozenset(edge), frozenset(anywhere)) for site, (edge, anywhere) in read_json(furniture_file).items()}
+    furniture = {
+        site: (frozenset(edge), frozenset(anywhere)) for site, (edge, anywhere) in read_json(furniture_file).items()
+    }
     nothing: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
     rows = read_part(source)
     write_part(target, [_judge(row, *furniture.get(site_of(row), nothing)) for row in rows])

@@ -5,8 +5,13 @@ from collections.abc import Iterator
 
 __all__ = ["books", "pieces"]
 
-MARK = re.compile(r"^\*{3}\s*(START|END) OF (?:THE|THIS) PROJECT GUTENBERG EBOOK[ ,:]*(.*?)\s*\*{3}[ \t]*$", re.MULTILINE | re.IGNORECASE)
-LAST_LINE = re.compile(r"\n\s*End of (?:the )?Project Gutenberg(?:'s|’s)?(?: EBook)?\b[^\n]*(?:\n[^\n]+)*\s*\Z", re.IGNORECASE)
+MARK = re.compile(
+    r"^\*{3}\s*(START|END) OF (?:THE|THIS) PROJECT GUTENBERG EBOOK[ ,:]*(.*?)\s*\*{3}[ \t]*$",
+    re.MULTILINE | re.IGNORECASE,
+)
+LAST_LINE = re.compile(
+    r"\n\s*End of (?:the )?Project Gutenberg(?:'s|’s)?(?: EBook)?\b[^\n]*(?:\n[^\n]+)*\s*\Z", re.IGNORECASE
+)
 HEADER_FIELD = re.compile(r"^Title:\s*(.+)$", re.MULTILINE)
 
 

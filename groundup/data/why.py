@@ -82,7 +82,10 @@ def explain(place: str, document: Document) -> list[str]:
             meaning = f"share of characters in repeated runs of {rule.split('_')[1]} words"
         lines.append(f"dropped by the stage '{meta['stage']}', rule '{rule}'")
         if meta["value"] != "":
-            lines.append(f"  measured {_number(meta['value'])}" + (f", threshold {_number(meta['threshold'])}" if meta["threshold"] != "" else ""))
+            lines.append(
+                f"  measured {_number(meta['value'])}"
+                + (f", threshold {_number(meta['threshold'])}" if meta["threshold"] != "" else "")
+            )
         if meaning:
             lines.append(f"  ({meaning})")
         if meta["partner"]:
@@ -91,7 +94,11 @@ def explain(place: str, document: Document) -> list[str]:
         lines.append("held out: evaluation only, training never sees it")
     else:
         lines.append("kept for training")
-    changes = [f"{meta[k]} {what}" for k, what in (("furniture_lines", "lines of furniture removed"), ("placeholders", "placeholders put in")) if meta.get(k)]
+    changes = [
+        f"{meta[k]} {what}"
+        for k, what in (("furniture_lines", "lines of furniture removed"), ("placeholders", "placeholders put in"))
+        if meta.get(k)
+    ]
     if changes:
         lines.append(f"  {', '.join(changes)}")
     begin = textwrap.shorten(document.text, 300, placeholder=" ...")
@@ -103,9 +110,18 @@ def main(config: WhyConfig) -> None:
     run = _finished(config.project, config.name)
     found = list(find(run, config.document))
     if not found:
-        known = [name for file in PLACES.values() for d in read_documents(run.path / file) for name in (d.id, d.meta.get("url")) if name]
+        known = [
+            name
+            for file in PLACES.values()
+            for d in read_documents(run.path / file)
+            for name in (d.id, d.meta.get("url"))
+            if name
+        ]
         near = difflib.get_close_matches(config.document, known, 1, 0.5)
-        raise DataError(f"{config.document}: no document of {run.path} has this id or address" + (f"; did you mean {near[0]}?" if near else ""))
+        raise DataError(
+            f"{config.document}: no document of {run.path} has this id or address"
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
     for place, document in found:
         say("\n".join(explain(place, document)))
 
@@ -114,9 +130,15 @@ def funnel(stats: dict[str, Any]) -> list[str]:
     """Returns the lines of the funnel: what came in, what each rule removed, what is left."""
     rows = [("", "read", stats["raw_documents"], stats["raw_bytes"], "")]
     rows += [(f["stage"], f["rule"], -f["dropped"], -f["bytes"], f["example_id"]) for f in stats["funnel"]]
-    rows += [("", "held out", -stats["heldout"], -stats["heldout_bytes"], ""), ("", "kept", stats["kept"], stats["kept_bytes"], "")]
+    rows += [
+        ("", "held out", -stats["heldout"], -stats["heldout_bytes"], ""),
+        ("", "kept", stats["kept"], stats["kept_bytes"], ""),
+    ]
     lines = [f"{'stage':14}{'rule':26}{'documents':>11}{'text':>9}  example"]
-    lines += [f"{stage:14}{rule:26}{count:>11,}{quantity(size) + 'B' if size else '':>9}  {example}".rstrip() for stage, rule, count, size, example in rows]
+    lines += [
+        f"{stage:14}{rule:26}{count:>11,}{quantity(size) + 'B' if size else '':>9}  {example}".rstrip()
+        for stage, rule, count, size, example in rows
+    ]
     return lines
 
 
