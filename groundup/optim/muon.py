@@ -48,7 +48,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0, dtype: torch.dtype = torch.bfloat16,
     ) -> None:  # fmt: skip
         for parameter, rows in matrices:
-            assert parameter.ndim == 2 and sum(rows) == parameter.shape[0], (tuple(parameter.shape), rows)
+            assert parameter.ndim == 2, f"Muon is for matrices, not for shape {tuple(parameter.shape)}"
+            assert sum(rows) == parameter.shape[0], (tuple(parameter.shape), rows)
         self.rows, self.dtype = dict(matrices), dtype
         defaults = {"lr": lr, "initial_lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__([parameter for parameter, _ in matrices], defaults)
@@ -86,7 +87,7 @@ def hidden_matrices(model: Transformer) -> list[tuple[nn.Parameter, tuple[int, .
     Not the embeddings and the output layer: their rows are looked up or compared one by one, and Adam suits them better.
     """
     config = model.config
-    found: list[tuple[nn.Parameter, tuple[int, ...]]] = []
+    found: list[tuple[Tensor, tuple[int, ...]]] = []
     query, key = config.n_heads * config.head_size, config.kv_heads * config.head_size
     up = (config.ff_size, config.ff_size) if config.activation == "swiglu" else (config.ff_size,)
     for block in model.blocks:
@@ -97,7 +98,7 @@ def hidden_matrices(model: Transformer) -> list[tuple[nn.Parameter, tuple[int, .
             (block.mlp.up.weight, up),
             (block.mlp.down.weight, (config.d_model,)),
         ]
-    return found
+    return [(weight, rows) for weight, rows in found if isinstance(weight, nn.Parameter)]
 
 
 def build(

@@ -18,13 +18,16 @@ __all__ = ["World", "choose_device", "set_threads", "world"]
 TIMEOUT_MINUTES = 30  # that the others may wait for one, which may be evaluating or writing a checkpoint
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class World:
     """This process's `rank` among `size`, and its device. Rank 0 alone writes files and speaks."""
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @property
     def main(self) -> bool:

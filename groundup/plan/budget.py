@@ -181,7 +181,10 @@ def _table(found: Plan) -> list[str]:
             f"{quantity(row.tokens):>10}", f"{row.epochs:8.2g}", f"{quantity(row.memory_bytes) + 'B':>10}", f"{ranks.index(row.law_loss) + 1:7}",
         ]  # fmt: skip
         lines.append(" ".join(cells) + ("  <- taken" if row == found.row else ""))
-    return [*lines, "  * by Chinchilla's law; it was fitted to web text, so only the order of the shapes is taken from it"]
+    return [
+        *lines,
+        "  * by Chinchilla's law; it was fitted to web text, so only the order of the shapes is taken from it",
+    ]
 
 
 def _say(run: Run, found: Plan, content: dict[str, Any]) -> None:
