@@ -126,7 +126,7 @@ def _llama_config(config: ModelConfig) -> dict[str, Any]:
         "num_key_value_heads": config.kv_heads, "head_dim": config.head_size, "hidden_act": "silu",
         "max_position_embeddings": config.context, "rms_norm_eps": config.norm_eps, "rope_theta": config.rope_theta,
         "attention_bias": False, "attention_dropout": 0.0, "initializer_range": 0.02, "use_cache": True,
-        "tie_word_embeddings": config.tie_embeddings, "torch_dtype": "float32",
+        "tie_word_embeddings": config.tie_embeddings, "dtype": "float32",
     }  # fmt: skip
     if config.family == "qwen3":
         return values | {"use_sliding_window": False, "sliding_window": None, "max_window_layers": config.n_layers}
@@ -157,5 +157,5 @@ def _gpt2_config(config: ModelConfig) -> dict[str, Any]:
         "n_ctx": config.context, "n_embd": config.d_model, "n_layer": config.n_layers, "n_head": config.n_heads,
         "n_inner": config.ff_size, "activation_function": "gelu_new", "layer_norm_epsilon": config.norm_eps,
         "attn_pdrop": config.dropout, "embd_pdrop": config.dropout, "resid_pdrop": config.dropout, "initializer_range": 0.02,
-        "use_cache": True, "tie_word_embeddings": config.tie_embeddings, "torch_dtype": "float32",
+        "use_cache": True, "tie_word_embeddings": config.tie_embeddings, "dtype": "float32",
     }  # fmt: skip
