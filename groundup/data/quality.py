@@ -39,7 +39,7 @@ NUMBER_WORDS = {word: n for n, word in enumerate(
 OPERATORS = {"+": "+", "plus": "+", "-": "-", "−": "-", "minus": "-", "*": "*", "×": "*", "times": "*"}
 _NUMBER = rf"(?:\d{{1,12}}|{'|'.join(sorted(NUMBER_WORDS, key=len, reverse=True))})"
 _OPERATOR = r"(?:\s*[+*×−-]\s*|\s+(?:plus|minus|times)\s+)"
-SIGN = re.compile(r"=|\b(?:plus|minus|times)\b|[+×*−-]\s*\d+\?", re.IGNORECASE)  # no claim is without one
+SIGN = re.compile(r"[=+×*−]|\w\s*-\s*\w|\b(?:plus|minus|times)\b", re.IGNORECASE)  # no claim is without one
 _END = r"(?![\w^]|[.,:]\d|\s*[+*×/−=-]\s*\d|\s+(?:plus|minus|times|more|less)\b)"  # the claim doesn't go on
 CLAIM = re.compile(  # 3 + 4 = 8; three plus four is eight; What is 3 plus 4? It is 8
     rf"(?<![\w.,+*×/=^-])(?<![+*×/=-]\s)({_NUMBER}(?:{_OPERATOR}{_NUMBER}){{1,4}})"

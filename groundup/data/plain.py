@@ -1,0 +1,241 @@
+"""The data stage in its obvious form, on a list of strings: rules that turn a text away, duplicates, contamination.
+
+The whole pipeline is `curate`. Each rule returns None, or (name, what was measured, threshold).
+"""
+
+import re
+from collections import Counter
+from itertools import pairwise
+
+import xxhash
+
+__all__ = ["contaminated", "curate", "exact_duplicates", "false_arithmetic", "gopher", "near_duplicates", "repetition", "shingles",
+           "signature", "tokens", "web", "words"]  # fmt: skip
+
+STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
+ENDINGS = (".", "!", "?", '"', "”", "'", "’", ")", ":", ";", "…", "。", "！", "？")
+TOP, REPEATED = {2: 0.2, 3: 0.18, 4: 0.16}, {5: 0.25, 6: 0.24, 7: 0.23, 8: 0.22, 9: 0.21, 10: 0.2}
+WINDOW = 2000  # tokens within which runs of words are compared
+BANDS, ROWS = 20, 6
+MASK = 2**64 - 1
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+           "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]  # fmt: skip
+
+Broken = tuple[str, float, float]
+
+
+def tokens(text: str) -> list[str]:
+    """Returns words and punctuation marks."""
+    return re.findall(r"\w+|[^\w\s]", text)
+
+
+def words(text: str) -> list[str]:
+    """Returns the words in lower case, without punctuation."""
+    return re.findall(r"\w+", text.lower())
+
+
+def gopher(text: str) -> Broken | None:
+    """Returns the first of Gopher's quality rules that the text breaks. Source: Rae et al. 2021, section A.1.1."""
+    found = [t for t in tokens(text) if t[0].isalnum() or t[0] == "_"]
+    n, lines = len(found), text.split("\n")
+    if n < 10:
+        return "gopher_min_words", n, 10
+    if n > 100_000:
+        return "gopher_max_words", n, 100_000
+    length = sum(len(word) for word in found) / n
+    symbols = max(text.count("#"), text.count("...") + text.count("…")) / n
+    bullets = sum(line.startswith(("•", "-", "*", "‣", "·")) and not line.endswith(ENDINGS) for line in lines) / len(
+        lines
+    )
+    ellipses = sum(line.endswith(("...", "…")) for line in lines) / len(lines)
+    letters = sum(any(c.isalpha() for c in word) for word in found) / n
+    stops = len({word.lower() for word in found} & STOP_WORDS)
+    long = n >= 50  # shares and stop words say little about a short text
+    if long and length < 2:
+        return "gopher_min_word_length", length, 2.0
+    if length > 10:
+        return "gopher_max_word_length", length, 10.0
+    if symbols > 0.1:
+        return "gopher_symbols", symbols, 0.1
+    if long and bullets > 0.9:
+        return "gopher_bullet_lines", bullets, 0.9
+    if long and ellipses > 0.3:
+        return "gopher_ellipsis_lines", ellipses, 0.3
+    if long and letters < 0.5:
+        return "gopher_alpha_words", letters, 0.5
+    if long and stops < 2:
+        return "gopher_stop_words", stops, 2
+    return None
+
+
+def top_chars(found: list[str], n: int) -> int:
+    """Returns the characters in all occurrences of the most frequent run of n tokens, 0 if none recurs."""
+    runs = Counter(tuple(found[i : i + n]) for i in range(len(found) - n + 1))
+    most = max(runs.values(), default=1)
+    return max((most * len("".join(run)) for run, count in runs.items() if count == most), default=0) if most > 1 else 0
+
+
+def repeated_chars(found: list[str], n: int) -> int:
+    """Returns the characters in runs of n tokens that occurred before and don't overlap the repeated run before them."""
+    seen, chars, i = set(), 0, 0
+    while i + n <= len(found):
+        run = tuple(found[i : i + n])
+        if run in seen:
+            chars += len("".join(run))
+            i += n
+        else:
+            seen.add(run)
+            i += 1
+    return chars
+
+
+def repetition(text: str) -> Broken | None:
+    """Returns the first of Gopher's repetition rules that the text breaks. Source: Rae et al. 2021, table A1."""
+    found = tokens(text)
+    lines = [line for line in text.split("\n") if len(line) >= 15]
+    if len(found) < 30:
+        return None
+    again = [line for i, line in enumerate(lines) if line in lines[:i]]
+    if len(lines) > 1 and len(again) / len(lines) > 0.3:
+        return "repeated_lines", len(again) / len(lines), 0.3
+    if len(lines) > 1 and sum(map(len, again)) / len(text) > 0.2:
+        return "repeated_line_chars", sum(map(len, again)) / len(text), 0.2
+    windows = [found[at : at + WINDOW] for at in range(0, len(found), WINDOW)]
+    for n, limit in (TOP | REPEATED).items():
+        share = sum(top_chars(window, n) if n in TOP else repeated_chars(window, n) for window in windows) / len(text)
+        if share > limit:
+            return (f"top_{n}_gram" if n in TOP else f"repeated_{n}_grams"), share, limit
+    return None
+
+
+def web(text: str, page: bool) -> Broken | None:
+    """Returns the first rule for web texts that is broken; the rules about lines only for a page. Source: C4; FineWeb."""
+    found, lines = [t for t in tokens(text) if t[0].isalnum() or t[0] == "_"], text.split("\n")
+    n = max(len(found), 1)
+    shouts = (text.count("!") + sum(len(word) > 2 and word.isupper() and word.isalpha() for word in found)) / n
+    sentences = len(re.findall(r"[.!?。！？](?=[\"'”’)\]]*(?:\s|$))", text))
+    ended = sum(line.endswith(ENDINGS) for line in lines) / len(lines)
+    short = sum(len(line) <= 30 for line in lines) / len(lines)
+    breaks = (len(lines) - 1) / n
+    if "lorem ipsum" in text.lower():
+        return "c4_lorem_ipsum", text.lower().count("lorem ipsum"), 0
+    if shouts > 0.25:
+        return "shouting", shouts, 0.25
+    if page and sentences < 1:
+        return "c4_sentences", sentences, 1
+    if page and len(lines) >= 10 and ended < 0.12:
+        return "fineweb_line_punctuation", ended, 0.12
+    if page and len(lines) >= 10 and short > 0.67:
+        return "fineweb_short_lines", short, 0.67
+    if page and len(lines) >= 10 and breaks > 0.3:
+        return "fineweb_line_breaks", breaks, 0.3
+    return None
+
+
+def value(word: str) -> int:
+    """Returns the number that a numeral or a number word means."""
+    return NUMBERS.index(word.lower()) if word.lower() in NUMBERS else int(word)
+
+
+def false_arithmetic(text: str) -> Broken | None:
+    """Returns the share of false claims "a + b = c", "a minus b is c" or "What is a times b? It is c", if it is above 0.3."""
+    number = rf"(?:\d{{1,12}}|{'|'.join(sorted(NUMBERS, key=len, reverse=True))})"
+    claim = (
+        rf"(?<![\w.,+*×/=^-])(?<![+*×/=-]\s)({number}(?:(?:\s*[+*×−-]\s*|\s+(?:plus|minus|times)\s+){number}){{1,4}})"
+        rf"(?:\s*=\s*|\s+(?:is|equals|makes|gives|are)\s+|\?\s+(?:(?:It|That|The answer) is\s+)?)(-?{number})"
+        r"(?![\w^]|[.,:]\d|\s*[+*×/−=-]\s*\d|\s+(?:plus|minus|times|more|less)\b)"
+    )
+    story = (
+        rf"\b(?:has|had)\s+({number})\s+\w+(?:,|\s+and|\.\s+\w+)\s+"
+        rf"(?:(got|gets|found|finds|bought|buys)|gave|gives|lost|loses|ate|eats|sold|sells)\s+({number})(?:\s+(?:more|away|of them))?"
+        rf"(?:,?\s+and\s+now\s+has|\.\s+How many[\w\s]{{2,30}}\?(?:\s+It is|\s+There are)?)\s+({number})"
+        r"(?![\w^]|[.,:]\d|\s*[+*×/−=-]\s*\d|\s+(?:plus|minus|times|more|less)\b)"
+    )
+    true = []
+    for left, right in re.findall(claim, text, re.IGNORECASE):
+        sign, result = (-1, right[1:]) if right[0] == "-" else (1, right)
+        sums = re.sub(
+            r"\w+", lambda m: {"plus": "+", "minus": "-", "times": "*"}.get(m[0].lower()) or str(value(m[0])), left
+        )
+        true.append(
+            eval(sums.replace("×", "*").replace("−", "-")) == sign * value(result)
+        )  # only digits and + - * are left
+    for first, gain, second, result in re.findall(story, text, re.IGNORECASE):
+        true.append(value(first) + (value(second) if gain else -value(second)) == value(result))
+    share = true.count(False) / max(len(true), 1)
+    return ("false_arithmetic", share, 0.3) if len(true) >= 3 and share > 0.3 else None
+
+
+def shingles(text: str, n: int = 5) -> list[int]:
+    """Returns the hash of each run of n words (of all words where there are fewer)."""
+    found = words(text)
+    n = min(n, len(found))
+    return (
+        [xxhash.xxh64_intdigest(" ".join(found[i : i + n]).encode()) for i in range(len(found) - n + 1)]
+        if found
+        else []
+    )
+
+
+def signature(text: str, seed: int = 1) -> list[int]:
+    """Returns the MinHash numbers of a text: two texts agree in each with the probability of their Jaccard similarity.
+
+    Source: Broder 1997.
+    """
+    digests = [xxhash.xxh64_intdigest(f"{seed}:{k}".encode()) for k in range(2 * BANDS * ROWS)]
+    functions = zip((d | 1 for d in digests[: BANDS * ROWS]), digests[BANDS * ROWS :])
+    hashes = shingles(text)
+    return [min((factor * h + summand & MASK for h in hashes), default=MASK) >> 32 for factor, summand in functions]
+
+
+def exact_duplicates(texts: list[str]) -> dict[int, int]:
+    """Returns {index of a text: index of the first text that is the same}."""
+    first: dict[str, int] = {}
+    return {i: first[text] for i, text in enumerate(texts) if first.setdefault(text, i) != i}
+
+
+def near_duplicates(texts: list[str], least: float = 0.7) -> dict[int, int]:
+    """Returns {index of a text: index of the first text of its group of near duplicates}.
+
+    Texts that share a band fall into one bucket; there each is compared with the bucket's first and with the one before it, and
+    pairs whose signatures agree in at least `least` are linked. A group is what links connect.
+    """
+    signatures = [signature(text) for text in texts]
+    group = list(range(len(texts)))
+    for band in range(BANDS):
+        buckets: dict[tuple[int, ...], list[int]] = {}
+        for i, numbers in enumerate(signatures):
+            if len(words(texts[i])) >= 10:
+                buckets.setdefault(tuple(numbers[band * ROWS : (band + 1) * ROWS]), []).append(i)
+        for bucket in buckets.values():
+            for before, i in pairwise(bucket):
+                for other in (bucket[0], before):
+                    alike = sum(a == b for a, b in zip(signatures[i], signatures[other])) / (BANDS * ROWS)
+                    if alike >= least:
+                        one, two = sorted((group[i], group[other]))
+                        group = [one if g == two else g for g in group]
+    return {i: g for i, g in enumerate(group) if g != i}
+
+
+def contaminated(text: str, problems: list[str], n: int = 13) -> bool:
+    """Returns whether the text shares a run of n words with a problem (all of a shorter one; under 5 words says nothing)."""
+    found = f" {' '.join(words(text))} "
+    for problem in problems:
+        asked = words(problem)
+        size = min(n, len(asked))
+        if len(asked) >= 5 and any(f" {' '.join(asked[i : i + size])} " in found for i in range(len(asked) - size + 1)):
+            return True
+    return False
+
+
+def curate(texts: list[str], problems: list[str], page: bool = False) -> list[str | None]:
+    """Returns, for each text, the name of the rule that turned it away, or None: it stays."""
+    reasons: list[str | None] = []
+    for text in texts:
+        broken = gopher(text) or repetition(text) or web(text, page) or false_arithmetic(text)
+        reasons.append(broken[0] if broken else "problem_overlap" if contaminated(text, problems) else None)
+    for find, name in ((exact_duplicates, "exact"), (near_duplicates, "near")):
+        left = [i for i, reason in enumerate(reasons) if reason is None]
+        for i in find([texts[i] for i in left]):
+            reasons[left[i]] = name
+    return reasons
