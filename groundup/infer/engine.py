@@ -181,6 +181,10 @@ class Engine:
         """Returns the continuation of a text."""
         return self.answer(self.beginning(text), params)
 
+    def render(self, messages: Sequence[Message]) -> list[int]:
+        """Returns a conversation's tokens, up to where its answer begins."""
+        return render(messages, self.tokenizer, generation_prompt=True).tokens
+
     def chat(self, messages: Sequence[Message], params: SamplingParams) -> "Answer":
         """Returns the answer to a conversation; its oldest turns are left out if they don't fit the context."""
         return self.answer(self.fit(messages, params.max_tokens)[0], params)
@@ -196,7 +200,7 @@ class Engine:
         turns = list(messages[len(system) :])
         room = self.context - min(max_tokens, max(1, self.context // 4))
         for start in [0, *(i for i, turn in enumerate(turns) if i and turn.role == "user")]:
-            tokens = render([*system, *turns[start:]], self.tokenizer, generation_prompt=True).tokens
+            tokens = self.render([*system, *turns[start:]])
             if len(tokens) <= room:
                 return tokens, start
         self.check(tokens)  # a message that takes the answer's room is still answered, if only in a word

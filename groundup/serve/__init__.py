@@ -1,0 +1,1 @@
+"""The server: OpenAI's routes and a chat page over one engine."""
