@@ -201,8 +201,8 @@ def build(choice: argparse.Namespace) -> None:
         raise BookError(moved[0] + (f" (and {len(moved) - 1} more)" if len(moved) > 1 else ""))
     for line in moved:
         print(f"note: {line}")
-    state = f"{len(moved)} of {outputs} outputs moved" if moved else f"{outputs} outputs as in the golden ones"
-    print(f"{len(chapters)} chapters, {state}  {time.perf_counter() - began:.1f} s")
+    state = "see the notes above" if moved else "all as in the golden ones"
+    print(f"chapters: {len(chapters)}, printed outputs: {outputs}, {state}  {time.perf_counter() - began:.1f} s")
     if choice.check:
         return
     texts = [choice.out / path.name for path in chapters]

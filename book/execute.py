@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import drawing
-from source import BookError, Fence, Prose, check_width, include, place, read_chapter
+import figures
+from source import BookError, Fence, Prose, check_width, include, near_miss, place, read_chapter
 
 __all__ = ["agree", "compare", "execute"]
 
@@ -62,8 +63,10 @@ def execute(path: Path, figures: Path) -> tuple[str, list[dict[str, Any]], list[
 
     Raises: BookError naming file and line of a cell that fails, a line too long, a figure without alternative text.
     """
-    run = _Run(path, figures)
-    text = "".join(run.prose(part) if isinstance(part, Prose) else run.fence(part) for part in read_chapter(path))
+    parts, run = read_chapter(path), _Run(path, figures)
+    if re.search(r"matplotlib|\]\(fig:", path.read_text(encoding="utf-8")):
+        drawing.apply_style()
+    text = "".join(run.prose(part) if isinstance(part, Prose) else run.fence(part) for part in parts)
     return text, run.record, run.included
 
 
@@ -76,7 +79,6 @@ class _Run:
         self.record: list[dict[str, Any]] = []
         self.included: list[Path] = []
         self.cells = 0
-        drawing.apply_style()
 
     def prose(self, part: Prose) -> str:
         """Returns the prose with {{ expressions }} replaced by their values and drawn figures by their files."""
@@ -156,9 +158,11 @@ class _Run:
     def drawn(self, match: re.Match[str], line: int) -> str:
         """Returns the link to a figure that a function of figures.py draws: `![caption](fig:name){#fig-name alt="..."}`."""
         where = place(self.path, line)
-        draw = getattr(importlib.import_module("figures"), match["name"], None)
+        draw = getattr(figures, match["name"], None)
         if draw is None:
-            raise BookError(f"{where}: figures.py has no function '{match['name']}'")
+            raise BookError(
+                f"{where}: figures.py has no function '{match['name']}'{near_miss(match['name'], figures.__all__)}"
+            )
         if 'alt="' not in match["attributes"]:
             raise BookError(f'{where}: the figure has no alternative text; add alt="..." after it')
         draw()

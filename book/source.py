@@ -12,8 +12,8 @@ from pathlib import Path
 from groundup.base.errors import GroundupError
 
 __all__ = [
-    "REPOSITORY", "WIDTH", "BookError", "Fence", "Prose", "check_references", "check_width", "include", "place",
-    "read_chapter",
+    "REPOSITORY", "WIDTH", "BookError", "Fence", "Prose", "check_references", "check_width", "include", "near_miss",
+    "place", "read_chapter",
 ]  # fmt: skip
 
 REPOSITORY = Path(__file__).resolve().parent.parent
