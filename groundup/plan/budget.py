@@ -178,7 +178,8 @@ def _table(found: Plan) -> list[str]:
     for row in found.alternatives:
         cells = [
             f"{row.name:>14}", f"{quantity(row.params):>12}", f"{1000 * row.seconds_per_step:11.0f}", f"{quantity(row.tokens_per_s):>10}",
-            f"{quantity(row.tokens):>10}", f"{row.epochs:8.2g}", f"{quantity(row.memory_bytes) + 'B':>10}", f"{ranks.index(row.law_loss) + 1:7}",
+            f"{quantity(row.tokens):>10}", f"{row.epochs:8.2g}", f"{quantity(row.memory_bytes) + 'B':>10}",
+            f"{ranks.index(row.law_loss) + 1:7}",
         ]  # fmt: skip
         lines.append(" ".join(cells) + ("  <- taken" if row == found.row else ""))
     return [

@@ -6,26 +6,30 @@ from groundup.model.config import ModelConfig
 
 __all__ = ["activation_bytes", "training_bytes"]
 
-MANUAL_ATTENTION = 512  # tokens up to which the CPU's attention keeps its weights, T for each query
+SCORES_KEPT = 1024  # tokens up to which attention in bf16 on a CPU keeps its weights, T for each query
 
 
 def activation_bytes(model: ModelConfig, rows: int, precision: str = "fp32", device: str = "cpu") -> int:
-    """Returns the bytes kept from the forward for the backward pass, for `rows` windows of the context.
+    """Returns the bytes kept from the forward for the backward pass, for `rows` windows of the context; good to a quarter.
 
-    Counted from the model's own operations: for each token of each block four states of width C (two residuals, two norms),
-    queries, keys and values before and after their rotation, the attention's output, its weights (T for each head, unless a
-    fused kernel makes them again), and what the feed-forward layer's product and non-linearity need.
+    Counted for each token of each block: what the two norms and the two layers behind them read (width C each); queries,
+    keys and values as they come out, as they are normalised and turned, and the attention's output; the attention's
+    weights (T for each head) unless a fused kernel makes them again; what the feed-forward layer's products and
+    non-linearity read. Norms work in fp32 whatever the precision.
     """
     size = 2 if precision == "bf16" else 4
     width, inside = model.d_model, model.ff_size
     queries, keys = model.n_heads * model.head_size, model.kv_heads * model.head_size
-    attention = 2 * queries + 3 * keys + 2 * queries  # qkv, q and k as multiplied, the output
-    if device == "cpu" and model.context <= MANUAL_ATTENTION:
-        attention += model.n_heads * model.context * (2 if model.dropout else 1)
+    norms = 4 * 2 * width * (2 if precision == "bf16" else 1) + 4 * (queries + keys) * model.qk_norm
+    states = 2 * width + (queries + 2 * keys) + queries
+    turned = 2 * queries + 2 * keys if model.positions == "rope" else 0
+    scores = 0
+    if device == "cpu" and (model.dropout or (precision == "bf16" and model.context <= SCORES_KEPT)):
+        scores = model.n_heads * model.context * (3 if model.dropout else 1)
     feed_forward = 4 * inside if model.activation == "swiglu" else 2 * inside
     dropped = 2 * width if model.dropout else 0
-    token = (4 * width + attention + feed_forward + dropped) * model.n_layers + 2 * width
-    return rows * model.context * token * size
+    block = norms + size * (states + turned + scores + feed_forward + dropped)
+    return rows * model.context * (model.n_layers * block + 8 * width)
 
 
 def training_bytes(

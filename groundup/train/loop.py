@@ -20,7 +20,7 @@ from groundup.optim.schedule import lr_scale, warmup_steps
 from groundup.parallel.data import same_parameters, sum_gradients
 from groundup.parallel.mesh import World
 from groundup.train.config import LoopConfig
-from groundup.train.metrics import Window, parameter_hash, peak_memory_bytes
+from groundup.train.metrics import Window, parameter_hash
 from groundup.train.precision import autocast, peak_flops
 from groundup.train.state import load_checkpoint, save_checkpoint
 
@@ -205,8 +205,7 @@ class Loop:
         found: dict[str, Any] = {
             "steps": self.done, "tokens": self.tokens, "params": sum(p.numel() for p in self.model.parameters()),
             "train_s": round(self.train_s, 3), "precision": self.precision, "threads": torch.get_num_threads(),
-            "device": self.world.device.type, "processes": self.world.size,
-            "peak_memory_bytes": peak_memory_bytes(self.world.device), "parameter_hash": parameter_hash(self.model),
+            "device": self.world.device.type, "processes": self.world.size, "parameter_hash": parameter_hash(self.model),
         }  # fmt: skip
         rate = self.tokens / self.train_s if self.train_s else 0.0
         if self.flops and rate:

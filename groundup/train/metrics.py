@@ -3,11 +3,12 @@
 import hashlib
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
-__all__ = ["Window", "parameter_hash", "peak_memory_bytes"]
+__all__ = ["MemoryMeter", "Window", "parameter_hash"]
 
 
 class Window:
@@ -31,10 +32,38 @@ class Window:
         return rates | {key: value / self.steps for key, value in self.extra.items()}
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """Returns the most memory held so far: the device's, or on a CPU the process's resident memory (0 where it isn't told)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+class MemoryMeter:
+    """The most memory that the work since the meter's creation has held, beyond what was held before it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.before = device, 0
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: lets the peak begin anew
+        except OSError:
+            pass
+        self.before = _status_bytes("VmRSS") or _peak_bytes()
+
+    def bytes(self) -> int:
+        """Returns the peak in bytes: of the device's memory, or of this process's resident memory."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return max(0, (_status_bytes("VmHWM") or _peak_bytes()) - self.before)
+
+
+def _status_bytes(key: str) -> int:
+    """Returns a figure of Linux's account of this process, or 0 elsewhere."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(key + ":")), 0)
+
+
+def _peak_bytes() -> int:
+    """Returns the process's peak since its start (0 on Windows, which doesn't tell)."""
     if sys.platform == "win32":
         return 0
     import resource

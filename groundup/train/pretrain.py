@@ -24,6 +24,7 @@ from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import load as load_tokenizer
 from groundup.train.config import PretrainConfig, apply_plan
 from groundup.train.loop import train
+from groundup.train.metrics import MemoryMeter
 from groundup.train.precision import resolve_once, set_threads
 
 __all__ = ["PretrainSource", "heldout_loss", "main", "pretrain_loss"]
@@ -143,6 +144,7 @@ def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, 
     heldout = Shards(folder / "heldout")
     rows = config.train.micro_batch * config.model.context or config.train.batch_tokens // here.size
     precision = resolve_once(config.precision, run, here, rows, config.model.d_model)
+    memory = MemoryMeter(here.device)
     model = Transformer(config.model, seed=config.train.seed).to(here.device)
     source = PretrainSource(data, config.train.batch_tokens // config.model.context, config.train.micro_batch, here)
     if here.main:
@@ -160,10 +162,11 @@ def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, 
         loss = heldout_loss(model, heldout, config.model.context, config.eval_tokens)
         return {"heldout_loss": loss, "bits_per_byte": loss * heldout.tokens / max(heldout.bytes, 1) / math.log(2)}
 
-    return train(
+    results = train(
         model, source, pretrain_loss, config.train, run, tokenizer_path=tokenizer_path, evaluate=evaluate,
         precision=precision, world=here, flops_per_token=config.model.flops_per_token(),
     )  # fmt: skip
+    return results | {"peak_memory_bytes": memory.bytes()}
 
 
 def main(config: PretrainConfig) -> dict[str, Any]:

@@ -22,6 +22,10 @@ def _names(model: Transformer, optimizer: torch.optim.Optimizer) -> list[str]:
     return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
 
 
+def _kinds(optimizers: Sequence[torch.optim.Optimizer]) -> list[str]:
+    return [type(optimizer).__name__ for optimizer in optimizers]
+
+
 def save_checkpoint(
     folder: Path,
     model: Transformer,
@@ -40,7 +44,9 @@ def save_checkpoint(
                 tensors[f"{number}.{key}.{names[index]}"] = torch.as_tensor(value).detach().cpu().contiguous()
     (folder / "state").mkdir()
     save_file(tensors, folder / "state" / "optimizer.safetensors")
-    write_json(folder / "state" / "progress.json", progress | {"torch": torch.__version__})
+    write_json(
+        folder / "state" / "progress.json", progress | {"optimizers": _kinds(optimizers), "torch": torch.__version__}
+    )
 
 
 def load_checkpoint(folder: Path, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
@@ -51,18 +57,18 @@ def load_checkpoint(folder: Path, model: Transformer, optimizers: Sequence[torch
     if load_config(folder) != model.config:
         raise CheckpointError(f"{folder}: a checkpoint of another architecture; give this run another --name")
     fill(model, load_tensors(folder / "model.safetensors"), folder / "model.safetensors")
+    progress = read_json(folder / "state" / "progress.json")
+    if progress["optimizers"] != _kinds(optimizers):
+        raise CheckpointError(
+            f"{folder}: its state belongs to another optimiser ({', '.join(progress['optimizers'])}); give this run another --name"
+        )
     tensors = load_tensors(folder / "state" / "optimizer.safetensors")
     for number, optimizer in enumerate(optimizers):
         indices = {name: index for index, name in enumerate(_names(model, optimizer))}
         state: dict[int, dict[str, torch.Tensor]] = {}
         for full, tensor in tensors.items():
             owner, key, name = full.split(".", 2)
-            if int(owner) != number:
-                continue
-            if name not in indices:
-                raise CheckpointError(
-                    f"{folder}: optimiser state of {name}, which this model or optimiser doesn't have"
-                )
-            state.setdefault(indices[name], {})[key] = tensor
+            if int(owner) == number:
+                state.setdefault(indices[name], {})[key] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return read_json(folder / "state" / "progress.json")
+    return progress

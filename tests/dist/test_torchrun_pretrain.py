@@ -16,7 +16,8 @@ from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import save
 
 FLAGS = ["--model.context", "32", "--model.d-model", "32", "--model.n-layers", "2", "--model.n-heads", "2", "--threads", "1",
-         "--train.batch-tokens", "256", "--train.log-every", "1", "--precision", "fp32", "--eval-tokens", "512", "--device", "cpu"]  # fmt: skip
+         "--train.batch-tokens", "256", "--train.log-every", "1", "--precision", "fp32", "--eval-tokens", "512",
+         "--device", "cpu"]  # fmt: skip
 ONE = [sys.executable, "-m", "groundup"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "groundup"]
 

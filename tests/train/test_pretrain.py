@@ -93,9 +93,10 @@ def test_kill_9_and_resume_end_in_the_very_same_parameters(
     assert run.results["parameter_hash"] == run_json(twin)["results"]["parameter_hash"]
     steps = [row["step"] for row in run.metrics()]
     assert steps == sorted(steps)
-    assert [row for row in run.metrics() if row["step"] == 60][0]["loss"] == Run(twin / "05-pretrain" / "main").results[
-        "loss"
-    ]
+    assert (
+        next(row for row in run.metrics() if row["step"] == 60)["loss"]
+        == Run(twin / "05-pretrain" / "main").results["loss"]
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

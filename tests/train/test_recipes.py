@@ -1,0 +1,24 @@
+"""The recipes that ship for `groundup pretrain --config`."""
+
+from pathlib import Path
+
+import pytest
+
+import groundup.recipes
+from groundup.base.config import from_dict, load_toml
+from groundup.train.config import PretrainConfig
+
+FOLDER = Path(groundup.recipes.__path__[0])
+
+
+@pytest.mark.parametrize(("name", "params"), [("tiny", 0.2e6), ("laptop", 12.6e6), ("shakespeare", 10.7e6)])
+def test_recipes_are_configs_of_the_size_they_say(name: str, params: float) -> None:
+    config = from_dict(PretrainConfig, load_toml(FOLDER / f"{name}.toml"))
+    config.validate()
+    assert config.model.params() == pytest.approx(params, rel=0.05)
+    assert config.train.batch_tokens % config.model.context == 0
+
+
+def test_shakespeare_is_the_shape_that_is_compared() -> None:
+    model = from_dict(PretrainConfig, load_toml(FOLDER / "shakespeare.toml")).model
+    assert (model.n_layers, model.n_heads, model.d_model, model.context, model.family) == (6, 6, 384, 256, "qwen3")
