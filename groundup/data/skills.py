@@ -27,7 +27,7 @@ THINGS = ("ball", "book", "key", "lamp", "cup", "bell", "map", "ring")
 PLACES = ("kitchen", "garden", "park", "barn", "school", "market", "forest", "tower")
 EVENTS = ("party", "game", "walk", "trip")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-COUNTS = ("two", "three", "four", "five", "six")
+COUNTS = ("two", "three", "four")
 OPPOSITES = (
     ("big", "small"), ("hot", "cold"), ("fast", "slow"), ("heavy", "light"), ("wet", "dry"), ("new", "old"), ("full", "empty"),
     ("hard", "soft"), ("clean", "dirty"), ("long", "short"), ("thick", "thin"), ("bright", "dark"), ("strong", "weak"),
@@ -140,15 +140,16 @@ def _fill(template: str, situation: Situation, dice: Dice, people: Sequence[str]
 
 
 def told(situation: Situation, dice: Dice, people: Sequence[str], value: str | None = None) -> str:
-    """Returns sentences that tell the situation: half of the time a statement, else a question with its answer.
+    """Returns sentences that tell the situation: a statement, or a question with its answer.
 
     `value` replaces the true value, for pages that are wrong.
     """
     if value is not None:
         situation = Situation(situation.skill, situation.id, situation.slots, value)
-    if dice.chance(0.5):
-        return f"{asked(situation, dice, people)} {situation.answer}"
-    return _fill(dice.pick(SKILLS[situation.skill].prose), situation, dice, people)
+    skill = SKILLS[situation.skill]
+    template = dice.pick(skill.prose + skill.questions)
+    text = _fill(template, situation, dice, people)
+    return f"{text} {situation.answer}" if template in skill.questions else text
 
 
 def asked(situation: Situation, dice: Dice, people: Sequence[str]) -> str:
@@ -240,7 +241,7 @@ def _where(dice: Dice, people: Sequence[str]) -> Roll:
 
 def _days(dice: Dice, people: Sequence[str]) -> Roll:
     n, (e, f) = dice.pick(people), dice.sample(EVENTS, 2)
-    day, k, way = dice.number(0, 6), dice.number(2, 6), dice.pick(("later", "earlier"))
+    day, k, way = dice.number(0, 6), dice.number(2, 4), dice.pick(("later", "earlier"))
     value = DAYS[(day + (k if way == "later" else -k)) % 7]
     slots = {"n": n, "e": e, "f": f, "day": DAYS[day], "k": COUNTS[k - 2], "way": way}
     return tuple(slots.values()), slots, value, DAYS
@@ -255,8 +256,18 @@ def _opposites(dice: Dice, people: Sequence[str]) -> Roll:
 def _if_then(dice: Dice, people: Sequence[str]) -> Roll:
     n, pair, places = dice.pick(people), dice.pick(WEATHER), dice.sample(PLACES, 2)
     (c, d), fact = dice.sample(pair, 2), dice.pick(pair)
-    slots = {"n": n, "c": c, "d": d, "p": places[0], "q": places[1], "fact": fact}
-    return (n, sorted(zip((c, d), places, strict=True))), slots, places[(c, d).index(fact)], places
+    side = (c, d).index(fact)
+    slots = {
+        "n": n,
+        "c": c,
+        "d": d,
+        "p": places[0],
+        "q": places[1],
+        "fact": fact,
+        "other": (c, d)[1 - side],
+        "rest": places[1 - side],
+    }
+    return (n, sorted(zip((c, d), places, strict=True))), slots, places[side], places
 
 
 SKILLS = {
@@ -310,7 +321,8 @@ SKILLS = {
     ),
     "where": Skill(
         _where,
-        ("{story} So the {thing} is in the {value} and the {other} is in the {rest}.", "{story} Now the {thing} is in the {value}, the {other} in the {rest}."),
+        ("{story} So the {thing} is in the {value} and the {other} is in the {rest}.",
+         "{story} Where is the {thing}? In the {value}. Where is the {other}? In the {rest}."),
         ("{story} Where is the {thing}?", "{story} In which place is the {thing}?"),
         "In the {value}.",
     ),
@@ -330,8 +342,10 @@ SKILLS = {
     "if_then": Skill(
         _if_then,
         (
-            "If it is {c}, {n} goes to the {p}. If it is {d}, {n} goes to the {q}. It is {fact}, so {n} goes to the {value}.",
-            "{n} goes to the {p} if it is {c}, and to the {q} if it is {d}. It is {fact}, so {n} goes to the {value}.",
+            "If it is {c}, {n} goes to the {p}. If it is {d}, {n} goes to the {q}. It is {fact}, so {n} goes to the {value}. "
+            "It is {other}, so {n} goes to the {rest}.",
+            "{n} goes to the {p} if it is {c}, and to the {q} if it is {d}. It is {fact}, so {n} goes to the {value}. "
+            "It is {other}, so {n} goes to the {rest}.",
         ),
         (
             "If it is {c}, {n} goes to the {p}. If it is {d}, {n} goes to the {q}. It is {fact}. Where does {n} go?",
