@@ -40,9 +40,7 @@ def export(checkpoint: Path, folder: Path, project: Path | None = None) -> dict[
     `project` gives the model card its facts, where they are there.
     Raises: CheckpointError for a model without a class at Hugging Face, or a tokenizer that isn't the model's.
     """
-    from safetensors.torch import save_file
-
-    from groundup.model.weights import load_model, to_huggingface
+    from groundup.model.weights import load_model, save_tensors, to_huggingface
 
     model, tokenizer, stage = load_model(checkpoint), load(checkpoint), stage_of(checkpoint)
     if tokenizer.vocab_size > model.config.vocab_size:
@@ -55,7 +53,7 @@ def export(checkpoint: Path, folder: Path, project: Path | None = None) -> dict[
         ends["eos_token_id"] = tokenizer.special(END)
     files = huggingface_files(tokenizer, END if chat else EOT, model.config.context)
     with atomic_folder(folder) as temporary:
-        save_file(tensors, temporary / TENSORS, metadata={"format": "pt"})
+        save_tensors(tensors, temporary / TENSORS, folder)
         write_json(temporary / "config.json", values | ends)
         write_json(temporary / "generation_config.json", {**ends, "do_sample": False})
         for name, content in files.items():

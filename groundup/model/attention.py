@@ -31,7 +31,10 @@ def choose(device: torch.device, dtype: torch.dtype, batch: int, queries: int, k
 
 
 def causal_mask(queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor:
-    """Returns (T, S) bool: the last of T queries stands at the last of S keys, and each sees itself and what came before."""
+    """Returns (T, S) bool: the last of T queries stands at the last of S keys, and each sees itself and what came before.
+
+    Equal to: groundup.model.plain.causal_mask
+    """
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 

@@ -42,7 +42,11 @@ class _RMSNorm(torch.autograd.Function):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis. Source: Zhang & Sennrich 2019, eq. 4."""
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis.
+
+    Source: Zhang and Sennrich 2019, eq. 4
+    Equal to: groundup.model.plain.RMSNorm
+    """
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -64,7 +68,10 @@ def make_norm(config: ModelConfig) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with grouped keys and values; queries, keys and values come out of one matrix."""
+    """Multi-head attention with grouped keys and values; queries, keys and values come out of one matrix.
+
+    Equal to: groundup.model.plain.MultiHeadAttention, GroupedQueryAttention
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -104,7 +111,11 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Widen, bend, narrow. In SwiGLU the gate and the value come out of one matrix. Source: Shazeer 2020."""
+    """Widen, bend, narrow. In SwiGLU the gate and the value come out of one matrix.
+
+    Source: Shazeer 2020
+    Equal to: groundup.model.plain.SwiGLU
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -125,7 +136,10 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each beside a residual path that is normalised before (today) or after (2017)."""
+    """Attention, then feed-forward, each beside a residual path that is normalised before (today) or after (2017).
+
+    Equal to: groundup.model.plain.TransformerBlock, Block, ModernBlock
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()

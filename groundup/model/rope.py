@@ -31,7 +31,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def sinusoids(context: int, d_model: int) -> Tensor:
     """Returns the fixed position vectors of 2017, (context, C): sines in even columns, cosines in odd ones.
 
-    Source: Vaswani et al. 2017, section 3.5.
+    Source: Vaswani et al. 2017, section 3.5
+    Equal to: groundup.model.plain.sinusoidal_positions
     """
     speed = 10000.0 ** -(torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
     angle = torch.outer(torch.arange(context, dtype=torch.float64), speed)

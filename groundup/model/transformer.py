@@ -26,6 +26,7 @@ class Transformer(nn.Module):
 
     `implementation` chooses the attention ("auto" by what was measured, see `groundup.model.attention.choose`).
     Raises: ConfigError for a shape that can't be.
+    Equal to: groundup.model.plain.Transformer2017, GPT, ModernTransformer
     """
 
     cos: Tensor

@@ -1,5 +1,7 @@
 """Weights on disk: our own folder (safetensors beside config.json), and the names and layouts of Hugging Face."""
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from groundup.base.errors import CheckpointError, ConfigError, DataError
-from groundup.base.files import atomic_file, read_json, write_json
+from groundup.base.files import atomic_file, os_error, read_json, write_json
 from groundup.model.config import ModelConfig
 from groundup.model.transformer import Transformer
 
-__all__ = ["load_config", "load_model", "load_tensors", "save_model", "to_huggingface"]
+__all__ = ["load_config", "load_model", "load_tensors", "save_model", "save_tensors", "to_huggingface"]
+
+
+def save_tensors(tensors: dict[str, Tensor], file: Path, shown: Path | None = None) -> None:
+    """Writes a safetensors file. Raises: StorageError for a full disk; it names `shown`, where `file` is a temporary name.
+
+    The library reports what the operating system says as an error of its own, which nobody else would recognise.
+    """
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise os_error(OSError(int(number[1]), os.strerror(int(number[1]))), shown or file) from error
 
 
 def save_model(model: Transformer, folder: Path | str) -> None:
@@ -22,7 +37,7 @@ def save_model(model: Transformer, folder: Path | str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_file(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        save_tensors(tensors, temporary, folder / "model.safetensors")
     write_json(folder / "config.json", {"format": "groundup", **model.config.to_dict()})
 
 

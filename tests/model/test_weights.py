@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,28 @@ def test_damaged_files(folder: Path) -> None:
     refused(folder, "missing")
     with pytest.raises(CheckpointError, match="missing"):
         load_tensors(file)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the full disk; it would hold for this whole process, so another runs it."""
+    code = f"""
+import resource
+from pathlib import Path
+from groundup.base.errors import StorageError
+from groundup.model.config import ModelConfig
+from groundup.model.transformer import Transformer
+from groundup.model.weights import save_model
+model, folder = Transformer(ModelConfig(vocab_size=50, d_model=64), seed=1), Path({str(tmp_path)!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
+try:
+    save_model(model, folder)
+except StorageError as error:
+    assert str(error).startswith(str(folder / "model.safetensors")), error
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "refused\n", done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_2017_has_no_class_at_hugging_face() -> None:
