@@ -28,6 +28,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return model.flops_per_token() * rows * model.context / (GIGAFLOPS * 1e9)
 
     monkeypatch.setattr(budget, "seconds_per_step", seconds)
+    monkeypatch.setattr(budget, "faster_precision", lambda *rest: "fp32")
     return timed
 
 
@@ -50,6 +51,12 @@ def test_minutes_become_steps_of_a_given_shape(machine: list[str]) -> None:
     assert found.row.time_s == pytest.approx(600, rel=0.01)
     assert found.row.tokens == found.row.steps * 4096
     assert machine == ["128 x 4"]
+
+
+def test_wanted_steps_are_taken_if_there_is_time(machine: list[str]) -> None:
+    most = budget.plan(config(minutes=1, choose=False), 10**9).row.steps
+    assert budget.plan(config(minutes=1, choose=False, steps=most - 10), 10**9).row.steps == most - 10
+    assert budget.plan(config(minutes=1, choose=False, steps=most + 10), 10**9).row.steps == most
 
 
 def test_the_larger_the_budget_the_larger_the_shape(machine: list[str]) -> None:
