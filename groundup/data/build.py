@@ -52,12 +52,13 @@ def build(config: BuildConfig) -> Run:
     if unchanged(run, toml, inputs):
         return run
     questions = read_questions(config.problems, whole=not config.decontaminate.paths)
-    with record(run, toml, inputs) as results:
-        try:
+    try:
+        with record(run, toml, inputs) as results:
             results.update(_build(run, config, files, aside, questions))
-        except DataError:
+    except DataError:
+        if not run.done:  # an earlier result, if there was one, stands again
             _remove(run.path)
-            raise
+        raise
     run.log(f"next: {command('tokenizer', 'train', config.project)}")
     return run
 
@@ -91,9 +92,9 @@ def _build(
     processes = processes_for(config.processes, sum(f.path.stat().st_size for f in files if f.path.exists()))
     with workers(processes, begin, (config, questions)) as run_map:
         extracted = _extract(run_map, files, config, parts, problems)
+        _require_input(config, files, problems, extracted)
         for problem in (p for p in problems if p.damage):
             run.log(f"left out: {problem.file} {problem.message}")
-        _require_input(config, files, problems, extracted)
         _find_furniture(extracted, parts / "furniture.json", config)
         judged = _judge(run_map, extracted, parts)
     rows = [
@@ -210,8 +211,9 @@ def _explain_nothing(config: BuildConfig, rows: list[Row], fates: list[Fate]) ->
     value = drop.value if isinstance(drop.value, str) else f"{drop.value:.3g}"
     measured = f" ({value}, threshold {drop.threshold})" if drop.threshold != "" else ""
     where = ", ".join(map(str, config.inputs))
-    raise DataError(f"{where}: none of the {len(rows)} documents is left; {count} fell to the rule {rule}{measured}; "
-                    "give more text, change that threshold or use --filters none")  # fmt: skip
+    key = " (--language.wanted)" if stage == "language" else ""
+    raise DataError(f"{where}: of {len(rows)} documents none is left; {count} fell to the rule {rule}{measured}; "
+                    f"give more text, change that threshold{key} or use --filters none")  # fmt: skip
 
 
 def _documents(judged: list[Path], fates: list[Fate], place: str, config: BuildConfig) -> Iterator[Document]:

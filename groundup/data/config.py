@@ -20,9 +20,7 @@ class ReadConfig:
 
     max_chars: int = 50_000  # a longer plain text or book is cut between paragraphs into documents of this length
     max_record_mb: int = 64  # a page, row or source file larger than this is left out and named
-    max_expansion: int = (
-        1000  # a compressed file may grow to this multiple of its size (beyond the first 256 MB); more is a bomb
-    )
+    max_expansion: int = 100  # a packed file may grow to this multiple of its size (or to 64 MB); more is a bomb
     code: bool = True  # read source code found in folders
     keep_damaged: bool = False  # use what is whole in damaged files even where there is nothing else
 
@@ -44,9 +42,7 @@ class LanguageConfig:
     """Which languages stay. Code isn't asked."""
 
     wanted: tuple[str, ...] = ("en",)  # ISO codes; an empty list keeps every language
-    min_score: float = (
-        0.65  # a document leaves when another language is at least this sure (FineWeb asks 0.65 of English)
-    )
+    min_score: float = 0.65  # how sure another language must be for a document to leave (FineWeb: 0.65 of English)
     min_letters: int = 20  # shorter texts aren't judged
 
 
@@ -60,9 +56,7 @@ class GopherConfig:
     min_word_length: float = 2.0  # mean characters a word (paper: 3; arithmetic needs less)
     max_word_length: float = 10.0  # mean characters a word (paper: 10)
     max_symbol_ratio: float = 0.1  # '#' or '...' for each word (paper: 0.1)
-    max_bullet_lines: float = (
-        0.9  # share of lines that begin with a bullet and don't end like a sentence (paper: all bullets, 0.9)
-    )
+    max_bullet_lines: float = 0.9  # share of lines that begin with a bullet and end in no full stop (paper: 0.9)
     max_ellipsis_lines: float = 0.3  # share of lines that end with an ellipsis (paper: 0.3)
     min_alpha_words: float = 0.5  # share of words with a letter (paper: 0.8; arithmetic needs less)
     min_stop_words: int = 2  # how many of the, be, to, of, and, that, have, with occur (paper: 2)
@@ -83,9 +77,7 @@ class RepetitionConfig:
     top_2: float = 0.2  # characters in the most frequent pair of words (paper: 0.2)
     top_3: float = 0.18  # ... three words (paper: 0.18)
     top_4: float = 0.16  # ... four words (paper: 0.16)
-    max_repeated_5: float = (
-        0.25  # characters in repeated runs of 5 words; 0.01 less for each longer run, up to 10 (paper: 0.15)
-    )
+    max_repeated_5: float = 0.25  # characters in repeated runs of 5 words; 0.01 less for each word more (paper: 0.15)
 
 
 @dataclass(frozen=True)
@@ -124,12 +116,8 @@ class DecontaminateConfig:
     """Documents that contain an evaluation problem leave the training text."""
 
     paths: tuple[Path, ...] = ()  # JSONL files of problems; default: PROJECT/tasks/problems-test.jsonl where it exists
-    ngram: int = (
-        13  # so many words in a row, shared with a problem (of the project's own problems, made from templates, all)
-    )
-    min_words: int = (
-        5  # a shorter problem counts when all of it occurs; below this many words it is too common to judge
-    )
+    ngram: int = 13  # words in a row shared with a problem; all of it for the project's own, made from templates
+    min_words: int = 5  # a shorter problem counts when all of it occurs; with fewer words than this it doesn't
 
 
 @dataclass(frozen=True)
@@ -139,9 +127,7 @@ class BuildConfig:
     project: Positional[Path] = Path("my-llm")  # the project folder
     name: str = "main"  # the run's name
     input: tuple[Path, ...] = ()  # files and folders to read (default: PROJECT/raw)
-    filters: Literal["all", "none"] = (
-        "all"  # none: keep the decoded text as it is, for comparison; held-out documents stay the same
-    )
+    filters: Literal["all", "none"] = "all"  # none: train on the decoded text as it is (held out is the same)
     heldout: float = 0.05  # share of documents that training never sees
     split: Literal["hash", "tail"] = "hash"  # held out by each document's hash, or the end of each text
     mix: tuple[str, ...] = ()  # SOURCE=WEIGHT: below 1 keeps that share of a source's documents, above 1 repeats them

@@ -14,7 +14,7 @@ import zstandard
 __all__ = ["NotText", "Stream", "decode", "looks_binary"]
 
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, OSError, ValueError)
-FREE_BYTES = 256 << 20  # expansion below this is never called a bomb
+FREE_BYTES = 64 << 20  # expansion below this is never called a bomb
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
         (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
