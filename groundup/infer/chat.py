@@ -54,8 +54,9 @@ class Conversation:
     def _continue(self, words: str) -> Answer:
         text = self.text + words
         tokens = self.engine.beginning(text)
-        room = self.engine.context - min(self.config.max_tokens, max(1, self.engine.context // 4))
-        answer = self.engine.answer(tokens[-room:], self._params())  # the newest part, if not all of it fits
+        answer = self.engine.answer(
+            tokens[-self.engine.room(self.config.max_tokens) :], self._params()
+        )  # the newest part, if not all of it fits
         self.text = text
         return answer
 

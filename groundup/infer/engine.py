@@ -189,19 +189,21 @@ class Engine:
         """Returns the answer to a conversation; its oldest turns are left out if they don't fit the context."""
         return self.answer(self.fit(messages, params.max_tokens)[0], params)
 
+    def room(self, max_tokens: int) -> int:
+        """Returns how long a prompt may be that leaves room for an answer of `max_tokens`, or a quarter of the context."""
+        return self.context - min(max_tokens, max(1, self.context // 4))
+
     def fit(self, messages: Sequence[Message], max_tokens: int) -> tuple[list[int], int]:
         """Returns a conversation's tokens, up to where its answer begins, and how many of its messages were left out.
 
-        The system message stays; of the others, the oldest turns go until the prompt leaves room for the answer: for
-        `max_tokens`, or a quarter of the context if that is less.
+        The system message stays; of the others, the oldest turns go until the prompt leaves `room` for the answer.
         Raises: ConfigError if not even the newest message fits.
         """
         system = [m for m in messages[:1] if m.role == "system"]
         turns = list(messages[len(system) :])
-        room = self.context - min(max_tokens, max(1, self.context // 4))
         for start in [0, *(i for i, turn in enumerate(turns) if i and turn.role == "user")]:
             tokens = self.render([*system, *turns[start:]])
-            if len(tokens) <= room:
+            if len(tokens) <= self.room(max_tokens):
                 return tokens, start
         self.check(tokens)  # a message that takes the answer's room is still answered, if only in a word
         return tokens, start

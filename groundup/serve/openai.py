@@ -61,7 +61,11 @@ class StreamOptions(Strict):
 
 
 class Request(Strict):
-    """What both routes have in common. `top_k` is not in OpenAI's API but in that of most other servers."""
+    """What both routes have in common.
+
+    `top_k` isn't in OpenAI's API but in that of most other servers; `truncation` is a word of its newer API: "auto" leaves
+    out the beginning of what doesn't fit the context.
+    """
 
     model: str | None = None
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
@@ -73,6 +77,7 @@ class Request(Strict):
     n: Annotated[int, Field(ge=1, le=16)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    truncation: Literal["auto", "disabled"] | None = None
     # Not known here. They are refused, not ignored: whoever sends one counts on its effect.
     frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
@@ -95,13 +100,12 @@ class Request(Strict):
 
 
 class ChatRequest(Request):
-    """The body of POST /v1/chat/completions. `truncation` "auto" (a word of OpenAI's newer API) leaves out old turns."""
+    """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    truncation: Literal["auto", "disabled"] | None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     functions: Annotated[list[Any], Field(max_length=0)] | None = None
     response_format: dict[Literal["type"], Literal["text"]] | None = None
@@ -174,9 +178,12 @@ def completion_jobs(request: CompletionRequest, engine: Engine) -> list[Job]:
         if wrong := [token for token in tokens if not 0 <= token < engine.tokenizer.vocab_size]:
             known = engine.tokenizer.vocab_size - 1
             raise ApiError(f"token {wrong[0]} is out of range: this vocabulary has ids 0 to {known}", 400, "prompt")
+        wanted = request.max_tokens or 16
+        if request.truncation == "auto":
+            tokens = tokens[-engine.room(wanted) :]
         _check(engine, tokens, "prompt")
         echo = (one if isinstance(one, str) else engine.tokenizer.decode(one)) if request.echo else ""
-        params = request.sampling(request.max_tokens or 16)
+        params = request.sampling(wanted)
         jobs.append(Job(tokens, params, request.stops(), request.n or 1, request.logprobs, echo))
     return jobs
 

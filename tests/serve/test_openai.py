@@ -204,6 +204,8 @@ def test_a_long_conversation_may_be_cut(serve: Callable[..., Any]) -> None:
     response = httpx.post(server.url + "/v1/chat/completions", json={**body, "truncation": "auto"})
     assert response.status_code == 200
     assert response.json()["left_out_messages"] == 2
+    body = {"prompt": "x" * 100, "max_tokens": 8, "truncation": "auto"}
+    assert httpx.post(server.url + "/v1/completions", json=body).json()["usage"]["prompt_tokens"] == 56
 
 
 def test_a_base_model_says_where_to_go(serve: Callable[..., Any]) -> None:
