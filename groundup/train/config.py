@@ -94,7 +94,7 @@ class PretrainConfig:
     precision: Precision = "auto"  # fp32, bf16; auto races them on this machine
     threads: int = 0  # CPU threads (0: all cores)
     document_mask: bool = False  # let no token look back into the document before its own
-    eval_tokens: int = 65536  # tokens of held-out text to measure the loss on (0: all of them)
+    eval_tokens: int = 32768  # tokens of held-out text to measure the loss on (0: all of them)
     prompt: str = ""  # what the samples written during training continue (empty: the beginning of a document)
     model: ModelConfig = field(default_factory=ModelConfig)  # the model's shape; its vocabulary is the tokenizer's
     train: LoopConfig = field(default_factory=LoopConfig)  # the loop

@@ -197,7 +197,9 @@ class Loop:
         self.model.train()
         self.last |= values
         self.run.metric(step=self.done, tokens=self.tokens, **values)
-        said = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in values.items())
+        said = ", ".join(
+            f"{key.replace('heldout', 'held-out').replace('_', ' ')} {value:.4g}" for key, value in values.items()
+        )
         self.run.log(f"step {self.done} of {self.config.steps}: loss {self.last.get('loss', float('nan')):.4f}, {said}")
 
     def results(self) -> dict[str, Any]:

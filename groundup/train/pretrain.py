@@ -30,7 +30,7 @@ from groundup.train.precision import resolve_once, set_threads
 __all__ = ["PretrainSource", "heldout_loss", "main", "pretrain_loss"]
 
 EVAL_BATCH_TOKENS = 8192  # of one forward pass
-SAMPLE_TOKENS = 200
+SAMPLE_TOKENS = 120
 
 
 class PretrainSource:

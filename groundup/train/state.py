@@ -1,11 +1,15 @@
 """What training needs beside the weights to go on as if nothing had happened: safetensors and JSON, never pickle."""
 
+import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from groundup.base.errors import CheckpointError
@@ -22,6 +26,18 @@ def _names(model: Transformer, optimizer: torch.optim.Optimizer) -> list[str]:
     return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
 
 
+@contextmanager
+def _system_errors(folder: Path) -> Iterator[None]:
+    """Turns what safetensors says of a full disk into the OSError that it was, so that the user is told as everywhere."""
+    try:
+        yield
+    except SafetensorError as error:
+        if found := re.search(r"os error (\d+)", str(error)):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(folder)) from error
+        raise
+
+
 def _kinds(optimizers: Sequence[torch.optim.Optimizer]) -> list[str]:
     return [type(optimizer).__name__ for optimizer in optimizers]
 
@@ -34,7 +50,8 @@ def save_checkpoint(
     progress: dict[str, Any],
 ) -> None:
     """Fills a checkpoint folder: the model, its tokenizer, and state/ with the optimisers' tensors and `progress`."""
-    save_model(model, folder)
+    with _system_errors(folder):
+        save_model(model, folder)
     shutil.copyfile(tokenizer, folder / "tokenizer.json")
     tensors: dict[str, torch.Tensor] = {}
     for number, optimizer in enumerate(optimizers):
@@ -43,7 +60,8 @@ def save_checkpoint(
             for key, value in values.items():
                 tensors[f"{number}.{key}.{names[index]}"] = torch.as_tensor(value).detach().cpu().contiguous()
     (folder / "state").mkdir()
-    save_file(tensors, folder / "state" / "optimizer.safetensors")
+    with _system_errors(folder):
+        save_file(tensors, folder / "state" / "optimizer.safetensors")
     write_json(
         folder / "state" / "progress.json", progress | {"optimizers": _kinds(optimizers), "torch": torch.__version__}
     )

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
 
 from groundup.base.runs import Run, checkpoints
 from groundup.cli import main
 from groundup.model.weights import load_model
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import save
+from groundup.train import state
 from groundup.train.metrics import parameter_hash
 
 Say = Callable[..., tuple[int, str, str]]
@@ -154,6 +158,33 @@ def test_mistakes_are_one_line_and_leave_nothing(
     save(Tokenizer([(97, 98)], ("<|endoftext|>",), "qwen2"), project / "02-tokenizer" / "main" / "tokenizer.json")
     assert "run `groundup shards` again" in fails(groundup, "pretrain", project, *SMALL)
     assert not (project / "05-pretrain").exists()
+
+
+def test_a_full_disk_leaves_the_last_whole_checkpoint(
+    project: Path, groundup: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["pretrain", project, *SMALL, "--train.steps", "12", "--train.checkpoint-every", "4"]
+    written: list[object] = []
+
+    def save_file(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        written.append(path)
+        if len(written) > 1:
+            raise SafetensorError(
+                f'Error while serializing: I/O error: No space left on device (os error 28) at path "{path}"'
+            )
+        safetensors.torch.save_file(tensors, path)
+
+    monkeypatch.setattr(state, "save_file", save_file)
+    assert "the disk is full; free some space and run the same command again" in fails(groundup, *words)
+    run = Run(project / "05-pretrain" / "main")
+    assert [c.name for c in (run.path / "checkpoints").iterdir()] == ["step_000004"]
+    monkeypatch.undo()
+    assert "continuing from step_000004" in groundup(*words)[1]
+
+
+def test_a_file_in_the_way_is_said(project: Path, groundup: Say) -> None:
+    (project / "05-pretrain").write_text("")
+    assert "a file stands where a folder is needed" in fails(groundup, "pretrain", project, *SMALL)
 
 
 def test_a_loss_that_explodes_is_said_with_its_remedy(project: Path, groundup: Say) -> None:
