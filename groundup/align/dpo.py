@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groundup.align.branches import Branches, Group, answer_logprobs, branch, scored_answers
 from groundup.align.config import DPOConfig
-from groundup.align.logprobs import Encoded, Order, encode, pad, pad_in_parts, scored, sequence_logprobs
+from groundup.align.logprobs import Order
 from groundup.align.start import Stage, run_stage, training_problems
 from groundup.base.errors import DataError
 from groundup.base.files import read_jsonl, write_jsonl
@@ -22,7 +23,7 @@ from groundup.base.runs import Run, open_run
 from groundup.evals.generate import answer
 from groundup.infer.config import SamplingParams
 from groundup.model.transformer import Transformer
-from groundup.shards.dataset import Batch
+from groundup.tokenizer.chat import render
 from groundup.tokenizer.encode import Tokenizer
 from groundup.train.loop import train
 from groundup.train.precision import autocast
@@ -37,27 +38,19 @@ __all__ = [
     "sample_preferences",
 ]
 
-PARTS = 3  # batches of like lengths that a step is split into
+PARTS = 2  # batches of like lengths that a step is split into: less padding
 CHUNK = 512  # problems between two saves of sampled preferences
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A preference as tokens: the same prompt with the chosen and with the rejected answer."""
-
-    chosen: Encoded
-    rejected: Encoded
-
-
-@dataclass(frozen=True)
 class PairBatch:
-    """Pairs of a step, padded in parts of like length. `places[i]` is where row i stands in them one after another;
-    rows 0 .. n-1 are the chosen answers, n .. 2n-1 the rejected ones. `reference` holds their log-probabilities, (2n,).
+    """Pairs of a step: answer 2i is the chosen one of pair i, 2i + 1 the rejected one; `reference` (2n,) are the frozen
+    model's log-probabilities of them, `chosen_tokens` counts the tokens of the chosen ones.
     """
 
-    parts: tuple[Batch, ...]
-    places: Tensor
+    parts: tuple[Branches, ...]
     reference: Tensor
+    chosen_tokens: int
     tokens: int
 
 
@@ -103,8 +96,9 @@ def _pair(problem: Problem, texts: list[str], correct: list[bool]) -> Preference
 
 def encode_pairs(
     preferences: Sequence[Preference], tokenizer: Tokenizer, context: int, where: str = "preferences"
-) -> tuple[list[Pair], int]:
-    """Returns the pairs as tokens, and how many were dropped because one of the two doesn't fit the context.
+) -> tuple[list[Group], int]:
+    """Returns each preference as a prompt with its chosen and rejected answer, and how many were dropped because one of
+    the two doesn't fit the context.
 
     Raises: DataError naming a row whose two answers are the same, or saying that none is left.
     """
@@ -114,10 +108,8 @@ def encode_pairs(
             raise DataError(
                 f"{where}, row {number}: chosen and rejected are the same text, so there is nothing to prefer"
             )
-        pair = Pair(
-            *(_answered(preference.prompt, text, tokenizer) for text in (preference.chosen, preference.rejected))
-        )
-        if max(len(pair.chosen.tokens), len(pair.rejected.tokens)) > context + 1:
+        pair = _encode(preference, tokenizer)
+        if len(pair.prompt) + max(map(len, pair.answers)) > context + 1:
             dropped += 1
         else:
             pairs.append(pair)
@@ -128,23 +120,27 @@ def encode_pairs(
     return pairs, dropped
 
 
-def _answered(prompt: Sequence[Message], text: str, tokenizer: Tokenizer) -> Encoded:
-    """Returns prompt and answer as tokens; only the last turn is scored, whatever the assistant said before."""
-    encoded = encode([*prompt, Message("assistant", text)], tokenizer)
-    mask = encoded.mask.copy()
-    mask[: len(encode(prompt, tokenizer).tokens)] = False
-    return Encoded(encoded.tokens, mask)
+def _encode(preference: Preference, tokenizer: Tokenizer) -> Group:
+    """Returns prompt and answers as tokens; whatever the assistant said before belongs to the prompt."""
+    prompt = render(preference.prompt, tokenizer, generation_prompt=True).tokens
+    answers = []
+    for text in (preference.chosen, preference.rejected):
+        whole = render([*preference.prompt, Message("assistant", text)], tokenizer).tokens
+        assert whole[: len(prompt)] == prompt, "the chat template renders a prompt differently once it is answered"
+        answers.append(np.array(whole[len(prompt) :]))
+    return Group(np.array(prompt), answers)
 
 
-def reference_logprobs(model: Transformer, rows: Sequence[Encoded], batch: int = 128) -> np.ndarray:
-    """Returns the log-probability of each row's answer under the frozen model, computed once. Shape: (rows,)."""
-    found = np.zeros(len(rows), dtype=np.float32)
-    order = np.argsort([len(row.tokens) for row in rows], kind="stable")
-    with torch.inference_mode(), progress("reference", len(rows), "answers") as bar:
-        for first in range(0, len(rows), batch):
+def reference_logprobs(model: Transformer, pairs: Sequence[Group], batch: int = 64) -> np.ndarray:
+    """Returns the log-probabilities of chosen and rejected answers under the frozen model, computed once. Shape: (pairs, 2)."""
+    found = np.zeros((len(pairs), 2), dtype=np.float32)
+    order = np.argsort([len(pair.prompt) + sum(map(len, pair.answers)) for pair in pairs], kind="stable")
+    with torch.inference_mode(), progress("reference", len(pairs), "pairs") as bar:
+        for first in range(0, len(pairs), batch):
             chunk = order[first : first + batch]
-            padded = pad([rows[i] for i in chunk])
-            found[chunk] = sequence_logprobs(scored(model, padded), len(chunk)).cpu().numpy()
+            parts = branch([pairs[i] for i in chunk], model.config.context)
+            logprobs = answer_logprobs([scored_answers(model, part) for part in parts], 2 * len(chunk))
+            found[chunk] = logprobs.view(-1, 2).cpu().numpy()
             bar.advance(len(chunk))
     return found
 
@@ -153,23 +149,31 @@ class PreferenceSource:
     """Batches of pairs in an order that depends on the seed alone, with the reference's log-probabilities."""
 
     def __init__(
-        self, pairs: Sequence[Pair], reference: np.ndarray, batch: int, seed: int = 0, rank: int = 0, world: int = 1
+        self,
+        pairs: Sequence[Group],
+        reference: np.ndarray,
+        batch: int,
+        context: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        """`reference`: log-probabilities of the answers, shape (2, pairs): chosen, then rejected."""
-        self.pairs, self.reference, self.size, self.rank, self.world = pairs, reference, batch, rank, world
+        """`reference`: log-probabilities of chosen and rejected answers, shape (pairs, 2)."""
+        self.pairs, self.reference, self.size, self.context = pairs, reference, batch, context
+        self.rank, self.world = rank, world
         self.order = Order(len(pairs), seed)
 
     def batch(self, step: int) -> PairBatch:
         """Returns the batch of a step: a pure function of it."""
-        chosen = self.order.share(step, self.size, self.rank, self.world)
-        rows = [self.pairs[i].chosen for i in chosen] + [self.pairs[i].rejected for i in chosen]
-        parts, order = pad_in_parts(rows, PARTS)
-        places = torch.from_numpy(np.argsort(order))
-        reference = torch.from_numpy(self.reference[:, chosen].reshape(-1))
-        return PairBatch(tuple(parts), places, reference, sum(len(row.tokens) for row in rows))
+        drawn = self.order.share(step, self.size, self.rank, self.world)
+        pairs = [self.pairs[i] for i in drawn]
+        parts = branch(pairs, self.context, PARTS)
+        reference = torch.from_numpy(self.reference[drawn].reshape(-1))
+        tokens = sum(len(pair.prompt) + sum(map(len, pair.answers)) for pair in pairs)
+        return PairBatch(tuple(parts), reference, sum(len(pair.answers[0]) for pair in pairs), tokens)
 
     def tokens(self, batch: PairBatch) -> int:
-        """Returns the tokens that the model reads, padding left out."""
+        """Returns the tokens of the pairs, each prompt counted once."""
         return batch.tokens
 
 
@@ -181,21 +185,16 @@ def dpo_loss(
     The sigmoid loss of the margins plus `nll_weight` times the mean loss of the chosen answers' tokens.
     Source: Rafailov et al. 2023, eq. 7; Pang et al. 2024, eq. 1. Equal to: groundup.align.plain.dpo_loss and nll_loss
     """
-    sums, sizes = [], []
-    for part in batch.parts:
-        found = scored(model, part)
-        sums.append(sequence_logprobs(found, len(part.tokens)))
-        sizes.append((part.targets != -100).sum(1))
-    places = batch.places.to(sums[0].device)
-    answers, tokens = torch.cat(sums)[places], torch.cat(sizes).to(places.device)[places]  # (2n,) each
-    pairs = len(answers) // 2
+    pairs = len(batch.reference) // 2
+    answers = answer_logprobs([scored_answers(model, part) for part in batch.parts], 2 * pairs)
     rewards = beta * (answers - batch.reference.to(answers.device))
-    margin = rewards[:pairs] - rewards[pairs:]
-    nll = -answers[:pairs].sum() / tokens[:pairs].sum()
+    margin = rewards[::2] - rewards[1::2]
+    nll = -answers[::2].sum() / batch.chosen_tokens
     loss = -F.logsigmoid(margin).sum() + nll_weight * pairs * nll
+    seen = answers.detach()
     metrics = {
         "margin": float(margin.detach().mean()), "accuracy": float((margin > 0).float().mean()),
-        "chosen_logprob": float(answers[:pairs].detach().mean()), "rejected_logprob": float(answers[pairs:].detach().mean()),
+        "chosen_logprob": float(seen[::2].mean()), "rejected_logprob": float(seen[1::2].mean()),
     }  # fmt: skip
     return loss, pairs, metrics
 
@@ -219,16 +218,16 @@ def _work(config: DPOConfig, stage: Stage) -> dict[str, Any]:
     """Returns the results of making or reading preferences and training on them."""
     file = _preferences(config, stage)
     pairs, dropped = encode_pairs(list(read_preferences(file)), stage.tokenizer, stage.model.config.context, str(file))
-    rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     with autocast(
         stage.precision, stage.world.device
     ):  # as the policy will be computed, or rounding would look like a margin
-        reference = reference_logprobs(stage.model, rows).reshape(2, -1)
+        reference = reference_logprobs(stage.model, pairs)
     if stage.world.main:
         epochs = config.train.steps * config.batch / len(pairs)
         long = f"; {dropped} longer than the context were left out" if dropped else ""
         stage.run.log(f"{len(pairs)} preferences ({epochs:.2g} times each){long}")
-    source = PreferenceSource(pairs, reference, config.batch, config.train.seed, stage.world.rank, stage.world.size)
+    context, here = stage.model.config.context, stage.world
+    source = PreferenceSource(pairs, reference, config.batch, context, config.train.seed, here.rank, here.size)
     results = train(
         stage.model, source, lambda model, batch: dpo_loss(model, batch, config.beta, config.nll_weight), config.train,
         stage.run, tokenizer_path=stage.tokenizer_path, precision=stage.precision, world=stage.world,

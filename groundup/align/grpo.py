@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from groundup.align.branches import Branches, Group, branch, scored_answers
 from groundup.align.config import GRPOConfig
-from groundup.align.logprobs import Encoded, Order, pad_in_parts, scored
+from groundup.align.logprobs import Order
 from groundup.align.start import Stage, run_stage, training_problems
 from groundup.base.log import command
 from groundup.base.records import Problem
@@ -17,33 +18,30 @@ from groundup.base.runs import open_run
 from groundup.evals.generate import Answers, answer, chat_prompt
 from groundup.infer.config import SamplingParams
 from groundup.model.transformer import Transformer
-from groundup.shards.dataset import Batch
 from groundup.tokenizer.encode import Tokenizer
 from groundup.train.loop import train
 from groundup.train.precision import autocast
 
 __all__ = ["RolloutBatch", "RolloutSource", "group_advantages", "grpo_loss", "main"]
 
-PARTS = 3  # batches of like lengths that a step is split into
+PARTS = 2  # batches of like lengths that a step is split into: less padding
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Answers of like length: their tokens (only the answers are scored), the advantage of each, and what the sampling
-    policy and the reference gave their tokens. Shapes: advantages (B,), old and reference (scored tokens,).
-    """
+    """Answers in rows of like length, with what the sampling policy and the reference gave their tokens, (scored tokens,)."""
 
-    batch: Batch
-    advantages: Tensor
+    batch: Branches
     old: Tensor | None
     reference: Tensor | None
 
 
 @dataclass(frozen=True)
 class RolloutBatch:
-    """The answers of a step from which something can be learned, and statistics of all of them."""
+    """The answers of a step from which something can be learned: their advantages (answers,), and statistics of all answers."""
 
     parts: tuple[Rollouts, ...]
+    advantages: Tensor
     tokens: int
     stats: dict[str, float]
 
@@ -93,49 +91,41 @@ class RolloutSource:
         tried = list(answer(self.model, self.tokenizer, self.questions(round_), params, rollout.answers))
         rewards = torch.tensor([found.correct for _, found in tried], dtype=torch.float32)  # (questions, answers)
         advantages = group_advantages(rewards, self.config.divide_by_std)
-        rows, weights = [], []
-        for (problem, found), group in zip(tried, advantages.tolist(), strict=True):
-            if any(found.correct) and not all(found.correct):  # else all advantages are 0: nothing to learn
-                rows += self._encode(problem, found)
-                weights += group
+        signal = (rewards != rewards[:, :1]).any(1)  # where all earned the same, nothing can be learned
+        groups = [self._group(*tried[i]) for i in signal.nonzero().flatten().tolist()]
         lengths = [len(tokens) for _, found in tried for tokens in found.tokens]
         stats = {
             "reward": float(rewards.mean()),
             "length": float(np.mean(lengths)),
-            "used": len(rows) / max(1, len(lengths)),
+            "used": float(signal.float().mean()),
         }
-        return RolloutBatch(tuple(self._parts(rows, weights)), sum(lengths), stats)
+        return RolloutBatch(tuple(self._parts(groups)), advantages[signal].flatten(), sum(lengths), stats)
 
-    def _encode(self, problem: Problem, found: Answers) -> list[Encoded]:
-        prompt = chat_prompt(problem.question, self.tokenizer)
+    def _group(self, problem: Problem, found: Answers) -> Group:
+        return Group(
+            np.array(chat_prompt(problem.question, self.tokenizer)), [np.array(tokens) for tokens in found.tokens]
+        )
+
+    def _parts(self, groups: list[Group]) -> list[Rollouts]:
+        """Returns the answers in rows, with what the frozen reference (and, if needed later, this policy) gave them."""
+        if not groups:
+            return []
+        batches = branch(groups, self.model.config.context, PARTS)
         return [
-            Encoded(np.array(prompt + tokens), np.arange(len(prompt) + len(tokens)) >= len(prompt))
-            for tokens in found.tokens
+            Rollouts(
+                batch,
+                self._frozen(self.model, batch, self.config.updates > 1),
+                self._frozen(self.reference, batch, self.config.kl_weight > 0),
+            )
+            for batch in batches
         ]
 
-    def _parts(self, rows: list[Encoded], weights: list[float]) -> list[Rollouts]:
-        """Returns the answers padded in parts, with what the frozen reference (and, if needed later, this policy) gave them."""
-        if not rows:
-            return []
-        batches, order = pad_in_parts(rows, PARTS)
-        sorted_weights = torch.tensor(weights)[torch.from_numpy(order)]
-        parts, first = [], 0
-        for batch in batches:
-            advantages = sorted_weights[first : first + len(batch.tokens)]
-            first += len(batch.tokens)
-            parts.append(Rollouts(batch, advantages, self._frozen(self.model, batch, self.config.updates > 1),
-                                  self._frozen(self.reference, batch, self.config.kl_weight > 0)))  # fmt: skip
-        return parts
-
-    def _frozen(self, model: Transformer | None, batch: Batch, needed: bool) -> Tensor | None:
+    def _frozen(self, model: Transformer | None, batch: Branches, needed: bool) -> Tensor | None:
         if model is None or not needed:
             return None
         device = next(model.parameters()).device
-        with (
-            torch.no_grad(),
-            autocast(self.precision, device),
-        ):  # as the policy will be computed, or rounding looks like a step
-            return scored(model, batch, self.config.rollout.temperature).logprobs
+        with torch.no_grad(), autocast(self.precision, device):  # as the policy will be, or rounding looks like a step
+            return scored_answers(model, batch, self.config.rollout.temperature).logprobs
 
 
 def grpo_loss(model: Transformer, batch: RolloutBatch, config: GRPOConfig) -> tuple[Tensor, int, dict[str, float]]:
@@ -145,14 +135,15 @@ def grpo_loss(model: Transformer, batch: RolloutBatch, config: GRPOConfig) -> tu
     update the policy is the one that sampled, so the ratio is 1 and only its gradient matters.
     Source: Shao et al. 2024, eq. 3; DAPO, Yu et al. 2025; Dr. GRPO, Liu et al. 2025. Equal to: groundup.align.plain.grpo_loss
     """
+    advantages, answers = batch.advantages, len(batch.advantages)
     total = sum((p.sum() * 0 for p in model.parameters()), torch.zeros(())) if not batch.parts else torch.zeros(())
-    tokens, rows = 0, 0
+    tokens = sum(len(part.batch.targets) for part in batch.parts)
     sums = dict.fromkeys(("kl", "entropy", "clipped"), 0.0)
     for part in batch.parts:
-        found = scored(model, part.batch, config.rollout.temperature)
-        device, new = found.logprobs.device, found.logprobs
+        found = scored_answers(model, part.batch, config.rollout.temperature)
+        new = found.logprobs
         old = new.detach() if part.old is None else part.old
-        advantage = part.advantages.to(device)[found.rows]
+        advantage = advantages.to(new.device)[found.rows]
         ratio = (new - old).exp()
         per_token = -torch.minimum(ratio * advantage, ratio.clamp(1 - config.clip, 1 + config.clip) * advantage)
         if part.reference is not None:
@@ -160,18 +151,15 @@ def grpo_loss(model: Transformer, batch: RolloutBatch, config: GRPOConfig) -> tu
             kl = apart.exp() - apart - 1
             per_token = per_token + config.kl_weight * kl * ratio
             sums["kl"] += float(kl.detach().sum())
-        size = len(part.batch.tokens)
         if config.normalise == "sequence":
-            lengths = torch.bincount(found.rows, minlength=size)
-            per_token = per_token / lengths[found.rows]
-        total = total.to(device) + per_token.sum()
-        tokens, rows = tokens + len(new), rows + size
+            per_token = per_token / torch.bincount(found.rows, minlength=answers)[found.rows]
+        total = total.to(new.device) + per_token.sum()
         with torch.no_grad():
             everything = found.logits.log_softmax(-1)
             sums["entropy"] -= float((everything.exp() * everything).sum())
             outside = (ratio > 1 + config.clip) & (advantage > 0) | (ratio < 1 - config.clip) & (advantage < 0)
             sums["clipped"] += float(outside.sum())
-    divisor = {"token": tokens, "sequence": rows, "dr_grpo": rows * config.rollout.max_tokens}[config.normalise]
+    divisor = {"token": tokens, "sequence": answers, "dr_grpo": answers * config.rollout.max_tokens}[config.normalise]
     return total, max(1, divisor), batch.stats | {name: value / max(1, tokens) for name, value in sums.items()}
 
 

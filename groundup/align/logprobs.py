@@ -1,4 +1,4 @@
-"""What every alignment loss begins with: answers as padded batches, and the log-probabilities of their tokens."""
+"""Conversations as padded batches, the order in which they are drawn, and the log-probabilities of scored tokens."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from groundup.shards.read import permutation
 from groundup.tokenizer.chat import render
 from groundup.tokenizer.encode import Tokenizer
 
-__all__ = ["Encoded", "Order", "Scored", "encode", "pad", "pad_in_parts", "scored", "sequence_logprobs"]
+__all__ = ["Encoded", "Order", "Scored", "encode", "pad", "pad_in_parts", "scored"]
 
 
 class Encoded(NamedTuple):
@@ -97,8 +97,3 @@ def scored(model: Transformer, batch: Batch, temperature: float = 1.0) -> Scored
     logits = model.logits(hidden) / temperature  # (N, V)
     logprobs = -F.cross_entropy(logits, targets[chosen], reduction="none")
     return Scored(chosen.nonzero()[:, 0], logprobs, logits)
-
-
-def sequence_logprobs(found: Scored, rows: int) -> Tensor:
-    """Returns the log-probability of each row's answer. Shape: (rows,). Equal to: groundup.align.plain.sequence_logprob"""
-    return torch.zeros(rows, device=found.logprobs.device).index_add(0, found.rows, found.logprobs)

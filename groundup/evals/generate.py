@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from groundup.base.errors import TokenizerError
+from groundup.base.errors import DataError, TokenizerError
 from groundup.base.log import progress
 from groundup.base.records import Message, Problem
 from groundup.evals.score import mean_interval, pass_at_k
@@ -78,8 +78,15 @@ def answer(
 
     A problem's answers depend on the seed, the problems' order and the model. An answer is right if it was closed by
     <|end|> within `max_tokens` and the verifier accepts its text.
+    Raises: DataError naming a problem whose question fills the context.
     """
     prompts = [chat_prompt(problem.question, tokenizer) for problem in problems]
+    for problem, prompt in zip(problems, prompts, strict=True):
+        if len(prompt) >= model.config.context:
+            raise DataError(
+                f"problem {problem.id}: its question takes {len(prompt)} tokens; with a context of {model.config.context} "
+                "the model can't answer it, so leave it out"
+            )
     params = replace(params, stop_ids=(end_id(tokenizer), tokenizer.eot))
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     size, verdicts = max(1, CHUNK // n), {}

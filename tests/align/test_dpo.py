@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from groundup.align import dpo
+from groundup.align.branches import Group
 from groundup.align.config import DPOConfig, SampleConfig
 from groundup.align.dpo import PreferenceSource, encode_pairs, main, sample_preferences
-from groundup.align.logprobs import Encoded
 from groundup.base.errors import DataError
 from groundup.base.files import read_jsonl, write_jsonl
 from groundup.base.records import Message, Preference, read_preferences, read_problems
@@ -19,6 +20,8 @@ from groundup.cli import main as cli_main
 from groundup.evals.verify import verify
 from groundup.infer.config import SamplingParams
 from groundup.model.weights import load_model
+from groundup.tokenizer.chat import DEFAULT_SPECIALS
+from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import load
 from groundup.train.config import LoopConfig
 
@@ -93,31 +96,24 @@ def test_the_nll_term_keeps_the_chosen_answers_likely(project: Path) -> None:
 
 
 def test_only_the_last_answer_is_scored() -> None:
-    from groundup.tokenizer.chat import DEFAULT_SPECIALS
-    from groundup.tokenizer.encode import Tokenizer
-
     tokenizer = Tokenizer([], list(DEFAULT_SPECIALS), "bytes")
     prompt = (Message("user", "1?"), Message("assistant", "one"), Message("user", "2?"))
     pairs, dropped = encode_pairs([Preference(prompt, "two", "II")], tokenizer, context=64)
     assert dropped == 0
-    assert tokenizer.decode(pairs[0].chosen.tokens[pairs[0].chosen.mask]) == "two<|end|>"
-    assert tokenizer.decode(pairs[0].rejected.tokens[pairs[0].rejected.mask]) == "II<|end|>"
+    assert [tokenizer.decode(answer) for answer in pairs[0].answers] == ["two<|end|>", "II<|end|>"]
+    assert tokenizer.decode(pairs[0].prompt).endswith("<|assistant|>one<|end|><|user|>2?<|end|><|assistant|>")
 
 
 def test_a_batch_keeps_pairs_and_their_reference_together() -> None:
-    pairs = [
-        dpo.Pair(
-            Encoded(np.full(4 + i % 3, i + 1), np.arange(4 + i % 3) > 1), Encoded(np.full(6, i + 101), np.arange(6) > 1)
-        )
-        for i in range(10)
-    ]
-    reference = np.stack([np.arange(10), np.arange(10) + 100]).astype(np.float32)
-    source = PreferenceSource(pairs, reference, batch=4, seed=0)
+    pairs = [Group(np.full(3 + i % 4, i + 1), [np.full(1 + i % 3, 2 * i), np.full(2, 2 * i + 1)]) for i in range(10)]
+    reference = np.arange(20, dtype=np.float32).reshape(10, 2)
+    source = PreferenceSource(pairs, reference, batch=4, context=32, seed=0)
     for step in (0, 1, 7):
         batch = source.batch(step)
-        rows = np.concatenate([part.tokens[:, 0].numpy() for part in batch.parts])[batch.places.numpy()]
-        assert rows.tolist() == (batch.reference.numpy() + 1).astype(int).tolist()
-        assert (rows[4:] - rows[:4]).tolist() == [100] * 4
+        expected = batch.reference.long()  # the tokens of each answer are its reference's number
+        for part in batch.parts:
+            assert torch.equal(part.targets, expected[part.answers])
+        assert batch.chosen_tokens == sum(int((part.answers % 2 == 0).sum()) for part in batch.parts)
 
 
 def test_mistakes_are_one_line(project: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -41,18 +41,18 @@ def source(
 def test_only_groups_with_a_signal_are_learnt_from(project: Path, loaded: tuple[Transformer, Tokenizer]) -> None:
     made = source(project, loaded)
     batch = made.batch(0)
-    rows = sum(len(part.batch.tokens) for part in batch.parts)
-    assert rows % 6 == 0
-    assert batch.stats["used"] == pytest.approx(rows / 72)
+    answers = len(batch.advantages)
+    assert answers % 6 == 0
+    assert batch.stats["used"] == pytest.approx(answers / 72)
     assert 0 < batch.stats["reward"] < 1
-    advantages = torch.cat([part.advantages for part in batch.parts])
-    assert advantages.sum().item() == pytest.approx(0.0, abs=1e-5)
-    assert advantages.abs().min() > 0
+    assert batch.advantages.sum().item() == pytest.approx(0.0, abs=1e-5)
+    assert batch.advantages.abs().min() > 0
     for part in batch.parts:
-        scored_tokens = int((part.batch.targets != -100).sum())
         assert part.reference is not None
-        assert len(part.reference) == scored_tokens
+        assert len(part.reference) == len(part.batch.targets)
         assert part.old is None
+    good = torch.cat([part.batch.answers for part in batch.parts]).unique()
+    assert good.tolist() == list(range(answers))
 
 
 def test_a_step_s_answers_depend_on_the_step_and_the_model_alone(
@@ -98,7 +98,7 @@ def test_updates_share_answers_and_remember_who_gave_them(project: Path, loaded:
 
 
 def test_a_step_without_any_signal_changes_nothing(project: Path, loaded: tuple[Transformer, Tokenizer]) -> None:
-    total, count, _ = grpo_loss(loaded[0], RolloutBatch((), 0, {"reward": 1.0}), GRPOConfig())
+    total, count, _ = grpo_loss(loaded[0], RolloutBatch((), torch.empty(0), 0, {"reward": 1.0}), GRPOConfig())
     total.backward()
     assert (total.item(), count) == (0.0, 1)
     assert all(p.grad is None or not p.grad.any() for p in loaded[0].parameters())

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from groundup.align import plain
+from groundup.align.branches import Branches, Group, answer_logprobs, branch, scored_answers
 from groundup.align.config import GRPOConfig, RolloutConfig
-from groundup.align.dpo import Pair, PreferenceSource, dpo_loss, reference_logprobs
+from groundup.align.dpo import PreferenceSource, dpo_loss, reference_logprobs
 from groundup.align.grpo import RolloutBatch, Rollouts, group_advantages, grpo_loss
-from groundup.align.logprobs import Encoded, encode, pad, pad_in_parts, scored, sequence_logprobs
+from groundup.align.logprobs import Encoded, encode, pad, pad_in_parts, scored
 from groundup.align.sft import ChatBatch, sft_loss
 from groundup.base.records import Message
 from groundup.model.config import ModelConfig
@@ -136,63 +137,89 @@ def test_logprobs(model: Transformer) -> None:
     slow = plain.token_logprobs(model(tokens), tokens)
     found = scored(model, pad(rows))
     assert torch.allclose(found.logprobs, slow[mask[:, 1:] > 0], atol=2e-6)
+
+
+def groups(count: int, answers: int, seed: int) -> list[Group]:
+    """Returns random prompts, each with answers of different lengths."""
+    rng = np.random.default_rng(seed)
+    draw = lambda low, high: rng.integers(1, VOCAB, rng.integers(low, high))  # noqa: E731
+    return [Group(draw(3, 14), [draw(1, 8) for _ in range(answers)]) for _ in range(count)]
+
+
+def apart(found: list[Group]) -> tuple[Tensor, Tensor]:
+    """Returns each answer behind a copy of its prompt in a row of its own: tokens and mask, as the plain functions read them."""
+    return whole([
+        Encoded(np.concatenate([g.prompt, a]), np.arange(len(g.prompt) + len(a)) >= len(g.prompt)) for g in found for a in g.answers
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("context", [32, 22])
+def test_answers_in_branches_of_a_prompt(model: Transformer, context: int) -> None:
+    """Many answers in a row see what each would see alone, whether or not all fit into one row."""
+    found = groups(6, 4, 9)
+    tokens, mask = apart(found)
+    slow = plain.token_logprobs(model(tokens), tokens)
+    batches = branch(found, context, parts=3)
+    assert all(batch.tokens.shape[1] <= context for batch in batches)
+    fast = [scored_answers(model, batch, temperature=1.0) for batch in batches]
     expected = plain.sequence_logprob(slow, mask[:, 1:])
-    assert torch.allclose(sequence_logprobs(found, len(rows)), expected, atol=1e-5)
-    assert np.allclose(reference_logprobs(model, rows, batch=4), expected.detach().numpy(), atol=1e-5)
+    assert torch.allclose(answer_logprobs(fast, 24), expected, atol=2e-5)
+    same(model, answer_logprobs(fast, 24).square().sum(), expected.square().sum())
+    cooler = scored_answers(model, branch(found, context)[0], temperature=0.5)
+    assert torch.allclose(cooler.logits, 2 * scored_answers(model, branch(found, context)[0]).logits)
 
 
 @pytest.mark.parametrize("nll_weight", [0.0, 0.7])
 def test_dpo(model: Transformer, nll_weight: float) -> None:
-    chosen, rejected = answers(7, 2), answers(7, 3)
-    reference = np.random.default_rng(4).normal(-20, 3, (2, 7)).astype(np.float32)
-    pairs = [Pair(c, r) for c, r in zip(chosen, rejected, strict=True)]
-    source = PreferenceSource(pairs, reference, batch=7, seed=5)
+    pairs = groups(7, 2, 2)
+    reference = np.random.default_rng(4).normal(-20, 3, (7, 2)).astype(np.float32)
+    source = PreferenceSource(pairs, reference, batch=7, context=32, seed=5)
     total, count, metrics = dpo_loss(model, source.batch(0), beta=0.3, nll_weight=nll_weight)
-    (tokens_c, mask_c), (tokens_r, mask_r) = whole(chosen), whole(rejected)
-    tokenwise = plain.token_logprobs(model(tokens_c), tokens_c)
-    policy = plain.sequence_logprob(tokenwise, mask_c[:, 1:])
-    other = plain.sequence_logprob(plain.token_logprobs(model(tokens_r), tokens_r), mask_r[:, 1:])
-    slow, margin = plain.dpo_loss(policy, other, *torch.from_numpy(reference), beta=0.3)
-    slow = slow + nll_weight * plain.nll_loss(tokenwise, mask_c[:, 1:])
+    tokens, mask = apart(pairs)
+    tokenwise, mask = plain.token_logprobs(model(tokens), tokens), mask[:, 1:]
+    policy, frozen = plain.sequence_logprob(tokenwise, mask), torch.from_numpy(reference)
+    slow, margin = plain.dpo_loss(policy[::2], policy[1::2], frozen[:, 0], frozen[:, 1], beta=0.3)
+    slow = slow + nll_weight * plain.nll_loss(tokenwise[::2], mask[::2])
     assert count == 7
     assert metrics["margin"] == pytest.approx(margin.mean().item(), rel=1e-4)
     assert metrics["accuracy"] == pytest.approx((margin > 0).float().mean().item())
+    assert metrics["rejected_logprob"] == pytest.approx(policy[1::2].mean().item(), rel=1e-4)
     same(model, total / count, slow)
+    assert np.allclose(reference_logprobs(model, pairs, batch=3), policy.detach().view(7, 2).numpy(), atol=2e-5)
+
+
+def as_scored(values: Tensor, mask: Tensor, batch: Branches) -> Tensor:
+    """Returns values (answers, T) in the order in which a batch scores their tokens."""
+    return torch.cat([values[i][mask[i] > 0] for i in batch.answers.unique_consecutive().tolist()])
 
 
 @pytest.mark.parametrize("normalise", ["sequence", "token", "dr_grpo"])
 @pytest.mark.parametrize("moved", [0.0, 0.4])
 def test_grpo(model: Transformer, normalise: Any, moved: float) -> None:
-    rows, generator = answers(12, 6), torch.Generator().manual_seed(7)
-    tokens, mask = whole(rows)
+    found, generator = groups(4, 3, 6), torch.Generator().manual_seed(7)
+    tokens, mask = apart(found)
     mask = mask[:, 1:]
     new = plain.token_logprobs(model(tokens), tokens)
     old = new.detach() + moved * torch.randn(new.shape, generator=generator)
     reference = new.detach() + 0.5 * torch.randn(new.shape, generator=generator)
     advantages = torch.randn(12, generator=generator)
     slow = plain.grpo_loss(new, old, reference, advantages, mask, 0.2, 0.1, normalise, max_tokens=8)
-    batches, order = pad_in_parts(rows, 3)
-    parts, first = [], 0
-    for batch in batches:
-        chosen = torch.from_numpy(order[first : first + len(batch.tokens)])
-        first += len(chosen)
-        inside = mask[chosen] > 0
-        parts.append(
-            Rollouts(batch, advantages[chosen], old[chosen][inside] if moved else None, reference[chosen][inside])
-        )
+    parts = tuple(
+        Rollouts(batch, as_scored(old, mask, batch) if moved else None, as_scored(reference, mask, batch))
+        for batch in branch(found, 32, parts=2)
+    )
     config = GRPOConfig(clip=0.2, kl_weight=0.1, normalise=normalise, rollout=RolloutConfig(max_tokens=8))
-    total, count, metrics = grpo_loss(model, RolloutBatch(tuple(parts), 0, {}), config)
-    model_logits, new = model(tokens)[:, :-1].detach(), new.detach()
-    kl = plain.kl_estimate(new, reference)
-    assert metrics["kl"] == pytest.approx(float((kl * mask).sum() / mask.sum()), rel=1e-4)
-    everything = model_logits.log_softmax(-1)
-    entropy = -(everything.exp() * everything).sum(-1)
-    assert metrics["entropy"] == pytest.approx(float((entropy * mask).sum() / mask.sum()), rel=1e-4)
-    unclipped = (new - old).exp() * advantages[:, None]
-    clipped = plain.clipped_objective((new - old).exp(), advantages[:, None], 0.2) != unclipped
-    assert metrics["clipped"] == pytest.approx(float((clipped * mask).sum() / mask.sum()))
-    assert bool(moved) == (metrics["clipped"] > 0)
+    total, count, metrics = grpo_loss(model, RolloutBatch(parts, advantages, 0, {}), config)
     same(model, total / count, slow, tolerance=5e-5)
+    with torch.no_grad():
+        kl = plain.kl_estimate(new, reference)
+        everything = model(tokens)[:, :-1].log_softmax(-1)
+        entropy = -(everything.exp() * everything).sum(-1)
+        unclipped = (new - old).exp() * advantages[:, None]
+        clipped = (plain.clipped_objective((new - old).exp(), advantages[:, None], 0.2) != unclipped).float()
+    for name, values in (("kl", kl), ("entropy", entropy), ("clipped", clipped)):
+        assert metrics[name] == pytest.approx(float((values * mask).sum() / mask.sum()), rel=1e-4), name
+    assert bool(moved) == (metrics["clipped"] > 0)
 
 
 @pytest.mark.parametrize("divide", [True, False])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from groundup.base.errors import TokenizerError
+from groundup.base.errors import DataError, TokenizerError
 from groundup.base.records import Problem
 from groundup.evals.generate import Answered, answer, answer_problems, answer_text, chat_prompt, require_chat, summarise
 from groundup.infer.config import SamplingParams
@@ -46,6 +46,11 @@ def test_an_answer_that_was_not_closed_is_wrong(
     params = SamplingParams(temperature=0.0, max_tokens=1)  # room for "2", none for <|end|>
     found = dict(answer(model, tokenizer, problems[:4], params))
     assert not any(answers.correct[0] for answers in found.values())
+
+
+def test_a_question_that_fills_the_context_is_named(model: Transformer, tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match=r"problem long: its question takes 84 tokens; with a context of 64"):
+        list(answer(model, tokenizer, [Problem("long", "x", "What? " * 13 + "??", "1")], SamplingParams(max_tokens=1)))
 
 
 def test_a_prompt_gives_the_assistant_the_floor(tokenizer: Tokenizer) -> None:
