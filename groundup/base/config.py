@@ -32,7 +32,8 @@ KNOWN_ELSEWHERE = {
 
 def keys(cls: type, prefix: str = "") -> dict[str, Any]:
     """Returns every dotted key of a config class with its type: {"model.d_model": int, ...}."""
-    hints, found = typing.get_type_hints(cls), {}
+    hints: dict[str, Any] = typing.get_type_hints(cls)
+    found: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         kind = hints[field.name]
         if dataclasses.is_dataclass(kind):

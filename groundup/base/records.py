@@ -58,7 +58,8 @@ def write_documents(path: Path | str, documents: Iterable[Document], batch: int 
     import pyarrow.parquet as pq
 
     schema = pa.schema([(name, pa.large_string()) for name in ("id", "text", "source", "meta")])
-    count, rows = 0, []
+    count = 0
+    rows: list[Document] = []
     with atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
 
         def flush() -> None:

@@ -72,9 +72,7 @@ class TransformerBlock(nn.Module):
     Source: Vaswani et al. 2017, section 3.1
     """
 
-    def __init__(
-        self, embed_dim: int, num_heads: int, ff_dim: int, dropout: float = 0.1
-    ) -> None:  # fmt: skip
+    def __init__(self, embed_dim: int, num_heads: int, ff_dim: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(embed_dim, num_heads)
         self.norm1 = nn.LayerNorm(embed_dim)
@@ -103,13 +101,11 @@ def sinusoidal_positions(length: int, width: int) -> Tensor:
 class Transformer2017(nn.Module):
     """The decoder of 2017 as a language model; its output layer is the embedding."""
 
-    def __init__(
-        self, vocab_size: int, embed_dim: int, num_heads: int, ff_dim: int, layers: int
-    ) -> None:  # fmt: skip
+    def __init__(self, vocab_size: int, embed_dim: int, num_heads: int, ff_dim: int, layers: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocab_size, embed_dim)
-        sizes = embed_dim, num_heads, ff_dim
-        self.blocks = nn.ModuleList(TransformerBlock(*sizes) for _ in range(layers))
+        nn.init.normal_(self.embed.weight, std=embed_dim**-0.5)
+        self.blocks = nn.ModuleList(TransformerBlock(embed_dim, num_heads, ff_dim) for _ in range(layers))
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -167,6 +163,8 @@ class GPT(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(config.vocab_size, config.n_embd)
         self.positions = nn.Embedding(config.block_size, config.n_embd)
+        for table in (self.embed, self.positions):
+            nn.init.normal_(table.weight, std=0.02)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd)
@@ -289,6 +287,7 @@ class ModernTransformer(nn.Module):
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
+        nn.init.normal_(self.embed.weight, std=0.02)  # so that it begins near ln(V) nats
         self.blocks = nn.ModuleList(ModernBlock(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.d_model)
 

@@ -1,0 +1,1 @@
+"""Settings as TOML, and the demo that strings the verbs together."""
