@@ -210,3 +210,11 @@ def test_a_tiny_heldout_text_is_no_obstacle(make_project: Callable[..., Path], g
     project = make_project(heldout=0)
     said = groundup("pretrain", project, *SMALL, "--train.steps", "2")[1]
     assert "held-out" not in said.splitlines()[-2]
+
+
+def test_documents_may_be_kept_apart(project: Path, groundup: Say) -> None:
+    groundup("pretrain", project, *SMALL, "--train.steps", "3")
+    groundup("pretrain", project, *SMALL, "--train.steps", "3", "--name", "apart", "--document-mask")
+    together, apart = (run_json(project, name)["results"] for name in ("main", "apart"))
+    assert together["parameter_hash"] != apart["parameter_hash"]
+    assert together["loss"] == pytest.approx(apart["loss"], rel=0.1)
