@@ -17,7 +17,7 @@ from groundup.align.logprobs import Order
 from groundup.align.start import Stage, run_stage, training_problems
 from groundup.base.errors import DataError
 from groundup.base.files import read_jsonl, write_jsonl
-from groundup.base.log import command, progress
+from groundup.base.log import progress
 from groundup.base.records import Message, Preference, Problem, read_preferences
 from groundup.base.runs import Run, open_run
 from groundup.evals.generate import answer
@@ -45,12 +45,12 @@ CHUNK = 512  # problems between two saves of sampled preferences
 @dataclass(frozen=True)
 class PairBatch:
     """Pairs of a step: answer 2i is the chosen one of pair i, 2i + 1 the rejected one; `reference` (2n,) are the frozen
-    model's log-probabilities of them, `chosen_tokens` counts the tokens of the chosen ones.
+    model's log-probabilities of them. `token_share` is the weight of a chosen answer's token in the mean loss of a pair.
     """
 
     parts: tuple[Branches, ...]
     reference: Tensor
-    chosen_tokens: int
+    token_share: float
     tokens: int
 
 
@@ -165,12 +165,14 @@ class PreferenceSource:
 
     def batch(self, step: int) -> PairBatch:
         """Returns the batch of a step: a pure function of it."""
-        drawn = self.order.share(step, self.size, self.rank, self.world)
+        everything = self.order.share(step, self.size)
+        drawn = everything[self.rank :: self.world]
         pairs = [self.pairs[i] for i in drawn]
         parts = branch(pairs, self.context, PARTS)
         reference = torch.from_numpy(self.reference[drawn].reshape(-1))
+        share = self.size / sum(len(self.pairs[i].answers[0]) for i in everything)
         tokens = sum(len(pair.prompt) + sum(map(len, pair.answers)) for pair in pairs)
-        return PairBatch(tuple(parts), reference, sum(len(pair.answers[0]) for pair in pairs), tokens)
+        return PairBatch(tuple(parts), reference, share, tokens)
 
     def tokens(self, batch: PairBatch) -> int:
         """Returns the tokens of the pairs, each prompt counted once."""
@@ -189,8 +191,7 @@ def dpo_loss(
     answers = answer_logprobs([scored_answers(model, part) for part in batch.parts], 2 * pairs)
     rewards = beta * (answers - batch.reference.to(answers.device))
     margin = rewards[::2] - rewards[1::2]
-    nll = -answers[::2].sum() / batch.chosen_tokens
-    loss = -F.logsigmoid(margin).sum() + nll_weight * pairs * nll
+    loss = -F.logsigmoid(margin).sum() - nll_weight * batch.token_share * answers[::2].sum()
     seen = answers.detach()
     metrics = {
         "margin": float(margin.detach().mean()), "accuracy": float((margin > 0).float().mean()),
@@ -239,6 +240,4 @@ def main(config: DPOConfig) -> dict[str, Any]:
     """Returns the results of training on preferences; continues a run that was interrupted."""
     run = open_run(config.project, "dpo", config.name)
     inputs = {"problems": config.problems_path} if config.preferences is None else {"preferences": config.preferences}
-    results = run_stage(config, run, "sft", inputs, lambda stage: _work(config, stage))
-    run.log(f"next: {command('grpo', config.project)}")
-    return results
+    return run_stage(config, run, "sft", "grpo", inputs, lambda stage: _work(config, stage))

@@ -12,7 +12,6 @@ from groundup.align.branches import Branches, Group, branch, scored_answers
 from groundup.align.config import GRPOConfig
 from groundup.align.logprobs import Order
 from groundup.align.start import Stage, run_stage, training_problems
-from groundup.base.log import command
 from groundup.base.records import Problem
 from groundup.base.runs import open_run
 from groundup.evals.generate import Answers, answer, chat_prompt
@@ -180,6 +179,4 @@ def _work(config: GRPOConfig, stage: Stage) -> dict[str, Any]:
 def main(config: GRPOConfig) -> dict[str, Any]:
     """Returns the results of reinforcement; continues a run that was interrupted."""
     run = open_run(config.project, "grpo", config.name)
-    results = run_stage(config, run, "dpo", {"problems": config.problems_path}, lambda stage: _work(config, stage))
-    run.log(f"next: {command('eval', config.project)}")
-    return results
+    return run_stage(config, run, "dpo", "eval", {"problems": config.problems_path}, lambda stage: _work(config, stage))

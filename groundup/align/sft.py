@@ -11,8 +11,8 @@ from torch import Tensor
 from groundup.align.config import SFTConfig
 from groundup.align.logprobs import Encoded, Order, encode, pad, pad_in_parts, scored
 from groundup.align.start import Stage, run_stage
-from groundup.base.errors import DataError
-from groundup.base.log import command, progress
+from groundup.base.errors import ConfigError, DataError
+from groundup.base.log import progress
 from groundup.base.records import Message, read_chats
 from groundup.base.runs import open_run
 from groundup.model.transformer import Transformer
@@ -27,12 +27,15 @@ PARTS = 3  # batches of like lengths that a step is split into: more would save 
 
 @dataclass(frozen=True)
 class ChatBatch:
-    """The conversations of a step, padded in a few parts of like length, and windows of pretraining text beside them."""
+    """The conversations of a step, padded in a few parts of like length, and windows of pretraining text beside them.
+
+    `replay_scale` weighs a token of that text as a share of a scored token of the conversations.
+    """
 
     parts: tuple[Batch, ...]
     tokens: int
     replay: Batch | None = None
-    replay_weight: float = 0.0
+    replay_scale: float = 0.0
 
 
 def encode_chats(
@@ -76,16 +79,20 @@ class ChatSource:
         self.chats, self.size, self.rank, self.world = chats, batch, rank, world
         self.replay, self.windows, self.replay_weight = replay, windows, replay_weight
         self.order = Order(len(chats), seed)
+        self.scored = [int(chat.mask.sum()) for chat in chats]
 
     def batch(self, step: int) -> ChatBatch:
         """Returns the batch of a step: a pure function of it."""
-        rows = [self.chats[i] for i in self.order.share(step, self.size, self.rank, self.world)]
+        drawn = self.order.share(step, self.size)
+        rows = [self.chats[i] for i in drawn[self.rank :: self.world]]
         parts, _ = pad_in_parts(rows, PARTS)
-        tokens, replay = sum(len(row.tokens) for row in rows), None
-        if self.replay is not None and self.windows:
-            replay = self.replay.batch(step * self.windows, self.windows, self.rank, self.world)
-            tokens += replay.tokens.numel()
-        return ChatBatch(tuple(parts), tokens, replay, self.replay_weight)
+        tokens = sum(len(row.tokens) for row in rows)
+        if self.replay is None or not self.windows:
+            return ChatBatch(tuple(parts), tokens)
+        replay = self.replay.batch(step * self.windows, self.windows, self.rank, self.world)
+        # By the whole step's counts, so that sharing it among processes changes nothing.
+        scale = self.replay_weight * sum(self.scored[i] for i in drawn) / (self.windows * self.replay.context)
+        return ChatBatch(tuple(parts), tokens + replay.tokens.numel(), replay, scale)
 
     def tokens(self, batch: ChatBatch) -> int:
         """Returns the tokens that the model reads, padding left out."""
@@ -95,7 +102,7 @@ class ChatSource:
 def sft_loss(model: Transformer, batch: ChatBatch) -> tuple[Tensor, int, dict[str, float]]:
     """Returns the summed loss of the assistant's tokens, their number, and {"accuracy"}: the share predicted first.
 
-    Replayed text adds its mean loss times its weight. Equal to: groundup.align.plain.sft_loss
+    Replayed text adds to the sum, and not to the number. Equal to: groundup.align.plain.sft_loss
     """
     total, count, right = torch.zeros(()), 0, 0
     for part in batch.parts:
@@ -106,14 +113,12 @@ def sft_loss(model: Transformer, batch: ChatBatch) -> tuple[Tensor, int, dict[st
             chosen = part.targets[part.targets != -100].to(found.logits.device)
             right += int((found.logits.argmax(-1) == chosen).sum())
     metrics = {"accuracy": right / max(1, count)}
-    if batch.replay is not None and batch.replay_weight:
-        device = total.device
-        replay = batch.replay
-        positions = None if replay.positions is None else replay.positions.to(device)
-        logits = model(replay.tokens.to(device), positions=positions)
-        mean = F.cross_entropy(logits.float().flatten(0, 1), replay.targets.to(device).flatten(), ignore_index=-100)
-        total = total + batch.replay_weight * count * mean
-        metrics["replay_loss"] = float(mean.detach())
+    if batch.replay is not None and batch.replay_scale:
+        replay = batch.replay.to(total.device)
+        logits = model(replay.tokens, positions=replay.positions).flatten(0, 1)
+        nats = F.cross_entropy(logits, replay.targets.flatten(), reduction="sum")
+        total = total + batch.replay_scale * nats
+        metrics["replay_loss"] = float(nats.detach()) / replay.targets.numel()
     return total, count, metrics
 
 
@@ -142,6 +147,8 @@ def _work(config: SFTConfig, stage: Stage) -> dict[str, Any]:
         stage.run.log(f"{len(chats)} conversations ({epochs:.2g} times each), {held} held out{long}")
     replay = None
     if config.replay:
+        if config.replay % stage.world.size:
+            raise ConfigError(f"replay: {config.replay} windows can't be shared evenly by {stage.world.size} processes")
         replay = TokenDataset(config.shards_path, context, config.train.seed)
         if replay.shards.tokenizer != stage.tokenizer.fingerprint:
             raise DataError(
@@ -169,6 +176,4 @@ def main(config: SFTConfig) -> dict[str, Any]:
     """Returns the results of fine-tuning on conversations; continues a run that was interrupted."""
     run = open_run(config.project, "sft", config.name)
     inputs = {"chats": config.chats_path} | ({"replay": config.shards_path / "index.json"} if config.replay else {})
-    results = run_stage(config, run, "pretrain", inputs, lambda stage: _work(config, stage))
-    run.log(f"next: {command('dpo', config.project)}")
-    return results
+    return run_stage(config, run, "pretrain", "dpo", inputs, lambda stage: _work(config, stage))

@@ -12,7 +12,7 @@ from groundup.align.config import DPOConfig, GRPOConfig, SFTConfig
 from groundup.base.config import to_toml
 from groundup.base.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from groundup.base.files import read_json, write_json
-from groundup.base.log import duration, quantity
+from groundup.base.log import command, duration, quantity
 from groundup.base.records import Problem, read_problems
 from groundup.base.runs import Run, latest_checkpoint, record, unchanged, verify_checkpoint
 from groundup.evals.generate import require_chat
@@ -86,12 +86,13 @@ def _precision(precision: str, run: Run, here: World, width: int) -> str:
 
 
 def run_stage(
-    config: SFTConfig | DPOConfig | GRPOConfig, run: Run, before: str, inputs: dict[str, Path],
+    config: SFTConfig | DPOConfig | GRPOConfig, run: Run, before: str, after: str, inputs: dict[str, Path],
     work: Callable[[Stage], dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     """Returns the results of a stage: `work`'s, with the run's folder kept around it; those on disk if nothing has changed.
 
-    `before` is the verb that makes the start, `inputs` are the files read besides. Under torchrun rank 0 writes.
+    `before` is the verb that makes the start and `after` the one to run next, `inputs` are the files read besides. Under
+    torchrun the processes share each batch, and rank 0 writes.
     Raises: DataError, CheckpointError, TokenizerError or ConfigError before anything is written.
     """
     start = start_checkpoint(config.start_path, run, before)
@@ -118,7 +119,7 @@ def run_stage(
                 run.log(f"from {start}: {model.config.params():,} parameters, {precision} on {here.device.type}")
             results |= work(Stage(run, start, model, tokenizer, precision, here))
         if here.main:
-            run.log(
-                f"{quantity(results['tokens'])} tokens in {duration(results['train_s'])}, {quantity(results['tokens_per_s'])} tokens/s"
-            )
+            rate = f"{quantity(results['tokens_per_s'])} tokens/s"
+            run.log(f"{quantity(results['tokens'])} tokens in {duration(results['train_s'])}, {rate}")
+            run.log(f"next: {command(after, config.project)}")
         return results

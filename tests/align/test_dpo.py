@@ -113,7 +113,7 @@ def test_a_batch_keeps_pairs_and_their_reference_together() -> None:
         expected = batch.reference.long()  # the tokens of each answer are its reference's number
         for part in batch.parts:
             assert torch.equal(part.targets, expected[part.answers])
-        assert batch.chosen_tokens == sum(int((part.answers % 2 == 0).sum()) for part in batch.parts)
+        assert batch.token_share == 4 / sum(int((part.answers % 2 == 0).sum()) for part in batch.parts)
 
 
 def test_mistakes_are_one_line(project: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

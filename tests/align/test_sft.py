@@ -93,6 +93,8 @@ def test_replay_adds_windows_of_the_pretraining_text(project: Path) -> None:
     assert batch.replay is not None
     assert batch.replay.tokens.shape == (2, 64)
     assert (batch.replay.tokens[0] == data.batch(2, 2).tokens[0]).all()
+    scored = sum(int((part.targets != -100).sum()) for part in batch.parts)
+    assert batch.replay_scale == pytest.approx(0.5 * scored / 128)
 
 
 def test_conversations_that_cannot_be_learnt_are_named() -> None:

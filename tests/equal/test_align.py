@@ -118,6 +118,19 @@ def test_sft(model: Transformer) -> None:
     assert metrics["accuracy"] == pytest.approx(float(right.sum() / mask[:, 1:].sum()))
 
 
+def test_replayed_text_adds_its_mean_loss(model: Transformer) -> None:
+    rows, text = answers(5, 10), Encoded(np.random.default_rng(11).integers(1, VOCAB, 25), np.ones(25, dtype=bool))
+    tokens, mask = whole(rows)
+    slow = plain.sft_loss(model(tokens), tokens, mask)
+    everything = torch.from_numpy(text.tokens)[None]
+    slow = slow + 0.5 * plain.sft_loss(model(everything), everything, torch.ones_like(everything))
+    count = int(mask[:, 1:].sum())
+    total, found, metrics = sft_loss(model, ChatBatch((pad(rows),), 0, pad([text]), replay_scale=0.5 * count / 24))
+    assert found == count
+    assert metrics["replay_loss"] > 0
+    same(model, total / count, slow)
+
+
 def test_mask_of_a_conversation() -> None:
     tokenizer = Tokenizer([], list(DEFAULT_SPECIALS), "bytes")
     messages = [Message("system", "Be brief."), Message("user", "Hi <|end|>"), Message("assistant", "Ho"),
