@@ -6,8 +6,9 @@ import gzip
 import io
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import zstandard
 
@@ -73,6 +74,28 @@ def decode(data: bytes, hint: str = "") -> tuple[str, str]:
     raise NotText("invalid_utf8", f"is neither UTF-8 (byte {at}) nor text in an encoding that can be recognised")
 
 
+def _unzstd(file: IO[bytes]) -> Callable[[int], bytes]:
+    """Returns a `read` over the Zstandard frames of a file, which raises EOFError where the last one is cut; the library's doesn't."""
+    decompressor, rest = zstandard.ZstdDecompressor().decompressobj(), b""
+
+    def read(size: int) -> bytes:
+        nonlocal decompressor, rest
+        while not rest:
+            if decompressor.eof and decompressor.unused_data:
+                packed, decompressor = decompressor.unused_data, zstandard.ZstdDecompressor().decompressobj()
+            elif packed := file.read(1 << 16):
+                decompressor = zstandard.ZstdDecompressor().decompressobj() if decompressor.eof else decompressor
+            elif decompressor.eof:
+                return b""
+            else:
+                raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            rest = decompressor.decompress(packed)
+        data, rest = rest[:size], rest[size:]
+        return data
+
+    return read
+
+
 class Stream(io.RawIOBase):
     """A file, decompressed by its first bytes. Where it is damaged it ends, and says so in `damage`; a bomb is damage too."""
 
@@ -80,14 +103,16 @@ class Stream(io.RawIOBase):
         self._file = open(path, "rb")  # noqa: SIM115 closed by close()
         magic = self._file.read(4)
         self._file.seek(0)
-        self._inner: Any = self._file
+        self._next: Callable[[int], bytes] = self._file.read
+        self.packed = True
         if magic[:2] == b"\x1f\x8b":
-            self._inner = gzip.GzipFile(fileobj=self._file)
+            self._next = gzip.GzipFile(fileobj=self._file).read1  # read() would lose what stands before the damage
         elif magic[:3] == b"BZh":
-            self._inner = bz2.BZ2File(self._file)
+            self._next = bz2.BZ2File(self._file).read1
         elif magic == b"\x28\xb5\x2f\xfd":
-            self._inner = zstandard.ZstdDecompressor().stream_reader(self._file, read_across_frames=True)
-        self.packed = self._inner is not self._file
+            self._next = _unzstd(self._file)
+        else:
+            self.packed = False
         self._limit = max(FREE_BYTES, path.stat().st_size * max_expansion) if self.packed else None
         self._at = 0
         self.damage = ""
@@ -105,7 +130,7 @@ class Stream(io.RawIOBase):
         if self.damage:
             return 0
         try:
-            data = self._inner.read(len(buffer))
+            data = self._next(len(buffer))
         except DAMAGED as error:
             self.damage = f"truncated or corrupt ({' '.join(str(error).split())})"
             return 0

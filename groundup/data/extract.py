@@ -71,8 +71,11 @@ FURNITURE = [
         "[aria-hidden=true]",
     ),
     *(f'[{key}*="{name}"]' for key in ("class", "id") for name in NAMES),
-    *(f"[class~={name}]" for name in ("ad", "ads", "menu", "nav", "banner")),
+    *(f"[class~={name}]" for name in ("ad", "ads", "menu", "nav", "banner", "toc")),
 ]
+CONTENT = "main, article, [role=main], [itemprop=articleBody], #main-content"
+ENOUGH_CHARS = 200  # less than this isn't what a page is about
+SENTENCES = re.compile(r"<p>.{80,}[.!?]\s*</p>")
 PRE = re.compile(r"<pre>(.*?)</pre>", re.DOTALL)
 HEADING = re.compile(r"<h[1-6]>(.*?)</h[1-6]>", re.DOTALL)
 BULLET = re.compile(r"<li>\s*")
@@ -147,11 +150,10 @@ def _page(record: Record) -> str:
 
 
 def _html(record: Record) -> Extracted:
-    from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
     tree = HTMLTree.parse(_page(record))
-    page = extract_plain_text(tree, main_content=True, preserve_formatting="minimal_html", skip_elements=FURNITURE)
+    page = _content(tree)
     blocks = []
     for number, part in enumerate(PRE.split(page)):
         if number % 2:
@@ -167,6 +169,32 @@ def _html(record: Record) -> Extracted:
         meta["licence"] = address[1].decode("utf-8", "replace") if address else ""
     headings = frozenset(" ".join(unescape(TAG.sub("", h)).split()) for h in HEADING.findall(page))
     return Extracted([b for b in blocks if b.text.strip()], {k: v for k, v in meta.items() if v}, headings=headings)
+
+
+def _content(tree: Any) -> str:
+    """Returns the content of a page as minimal HTML.
+
+    Where the page marks its content (<main>, one <article>), that is all of it. Elsewhere the extractor's heuristics say where the
+    content begins and ends; between the two everything stays, for they also strike out short lists, headings and whole paragraphs.
+    """
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
+
+    def text(root: Any, main: bool) -> str:
+        return extract_plain_text(root, main_content=main, preserve_formatting="minimal_html", skip_elements=FURNITURE)
+
+    marked = tree.body.query_selector_all(CONTENT) if tree.body else []
+    outer = [e for e in marked if len(marked) == 1 or e.tag == "main"]
+    if len(outer) == 1 and len(whole := text(HTMLTree.parse(outer[0].html), False)) > ENOUGH_CHARS:
+        return whole
+    lines, chosen = text(tree, False).split("\n"), {line.strip() for line in text(tree, True).split("\n")} - {""}
+    places = [n for n, line in enumerate(lines) if line.strip() in chosen]
+    if not places:
+        return ""
+    stop = places[-1] + 1
+    while stop < len(lines) and (not lines[stop].strip() or SENTENCES.fullmatch(lines[stop].strip())):
+        stop += 1  # a last paragraph that the heuristics struck out
+    return "\n".join(lines[places[0] : stop])
 
 
 def _wiki(record: Record, text: str) -> Extracted:
@@ -219,13 +247,9 @@ def _template(node: Any, namespaces: frozenset[str]) -> Iterator[str]:
     name = str(node.name).strip().lower()
     values = [p.value for p in node.params if not p.showkey]
     if name in ("convert", "cvt") and len(values) > 1:
-        shown = [
-            str(values[0]).strip(),
-            str(values[1]).strip().replace("sqmi", "sq mi").replace("km2", "km²").replace("m2", "m²"),
-        ]
-        if shown[1] in ("-", "–", "to", "and", "by", "x") and len(values) > 3:  # a range: {{convert|3|-|5|km}}
-            shown = [f"{shown[0]} {shown[1]} {str(values[2]).strip()}", str(values[3]).strip()]
-        yield " ".join(shown)
+        shown = [str(value).strip() for value in values[:4]]
+        shown = shown if shown[1] in ("-", "–", "to", "and", "by", "x") else shown[:2]  # a range: {{convert|3|-|5|km}}
+        yield " ".join([*shown[:-1], shown[-1].replace("sqmi", "sq mi").replace("km2", "km²").replace("m2", "m²")])
     elif values and (
         name in ("lang", "nowrap", "nobr", "small", "abbr", "transl", "transliteration", "quote", "blockquote")
         or name.startswith("lang-")
@@ -247,7 +271,7 @@ def _sections(text: str) -> str:
         if not skip:
             kept.append((level, line[2:] if level else line))
     lines: list[str] = []
-    below = 99  # the level of the next heading, 0 once there is text before it
+    below = 1  # the level of the next heading (the end counts as one), 0 once there is text before it
     for level, line in reversed(kept):
         if level and below and below <= level:
             continue  # an empty section

@@ -137,9 +137,12 @@ def warc(file: SourceFile, stream: BufferedReader, config: ReadConfig) -> Iterat
     for record in ArchiveIterator(stream, record_types=wanted, parse_http=True):
         number += 1
         url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
+        length = record.content_length  # of the body, now that the HTTP headers are read
         body = record.reader.read(limit + 1)
-        if damage_of(stream):
-            return  # this record is the one that was cut
+        if len(body) < min(length, limit + 1):
+            if not damage_of(stream):
+                yield Problem(file.label, "damaged", f"ends within record {number} ({url})")
+            return
         if len(body) > limit:
             yield Problem(file.label, "too_large", f"record {number} ({url}) is larger than {config.max_record_mb} MB")
             continue

@@ -282,7 +282,7 @@ def blocked(url: str, words: tuple[str, ...]) -> Drop | None:
         if (
             word in parts
             or ("." in word and (host == word or host.endswith("." + word)))
-            or (len(word) >= 5 and word in host)
+            or ("." not in word and len(word) >= 5 and word in host)
         ):
             return Drop("url", "blocklist", word, "not listed")
     return None

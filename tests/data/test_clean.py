@@ -1,0 +1,100 @@
+"""Cleaning: what changes, and what must not."""
+
+import pytest
+
+from groundup.data.clean import clean, line_key, normalise, placeholders, prose, remove_lines, source_code
+from groundup.data.config import CleanConfig
+from groundup.data.extract import Block
+
+
+def test_unicode_and_spaces() -> None:
+    assert normalise("cafe\u0301\u200b\r\nnext\u2028last\x07\ufeff") == "café\nnext\nlast"
+    assert prose("Two   words\u00a0here. \n\n\n  Next\tparagraph. ", False) == "Two words here.\nNext paragraph."
+    assert prose("- item\n-\n•\n- other", False) == "- item\n- other"
+
+
+def test_code_keeps_its_spaces() -> None:
+    code = "def f(x):\n    return  x   # two\n\n\n\n\n\nf(1)   "
+    assert source_code(code) == "def f(x):\n    return  x   # two\n\n\nf(1)"
+    text, only_prose, _ = clean([Block("prose", "Look:   here"), Block("code", "a  =  1")], "html", CleanConfig())
+    assert text == "Look: here\na  =  1"
+    assert only_prose == "Look: here"
+
+
+def test_wrapped_paragraphs_become_one_line_and_verse_stays() -> None:
+    words = [
+        "It",
+        "was",
+        "the",
+        "best",
+        "of",
+        "times",
+        "and",
+        "it",
+        "was",
+        "the",
+        "worst",
+        "of",
+        "times",
+        "in",
+        "the",
+        "old",
+        "town",
+        "by",
+        "the",
+        "sea",
+        "where",
+        "nobody",
+        "had",
+        "ever",
+        "been",
+        "before",
+    ]
+    wrapped, line = [], ""
+    for word in words * 4:
+        if len(line) + 1 + len(word) > 60:
+            wrapped.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    wrapped.append(line)
+    verse = "The sea is wide,\nthe night is long,\nand no one sings\nthe sailors' song."
+    assert prose("\n".join(wrapped) + "\n\n" + verse, True) == " ".join(words * 4) + "\n" + verse
+    assert prose("\n".join(wrapped), False) == "\n".join(wrapped)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("Write to ann.lee+x@mail.example.org now.", "Write to <EMAIL> now."),
+    ("Call +1 (555) 012-3456 or 555-867-5309.", "Call <PHONE> or <PHONE>."),
+    ("Call +49 30 1234 5678 today", "Call <PHONE> today"),
+    ("From 93.184.216.34, not 127.0.0.1 or 192.168.0.1.", "From <IP>, not 127.0.0.1 or 192.168.0.1."),
+    ("Version 3.7.14.1 of 2012-10-04, section 5.14.2.", "Version 3.7.14.1 of 2012-10-04, section 5.14.2."),
+    ("Call +493012345678, not +9223372036854775807", "Call <PHONE>, not +9223372036854775807"),
+    ("3 + 4 = 7, 100 - 20 = 80, 1234567 and 12 345 678", "3 + 4 = 7, 100 - 20 = 80, 1234567 and 12 345 678"),
+    ("@decorator and a@b and 999.999.999.999", "@decorator and a@b and 999.999.999.999"),
+])  # fmt: skip
+def test_placeholders(text: str, expected: str) -> None:
+    replaced, count = placeholders(text)
+    assert replaced == expected
+    assert count == sum(expected.count(p) for p in ("<EMAIL>", "<PHONE>", "<IP>"))
+
+
+def test_placeholders_in_code_are_for_addresses_only() -> None:
+    assert placeholders("AUTHOR = 'a@b.org'  # 555-867-5309", code=True) == ("AUTHOR = '<EMAIL>'  # 555-867-5309", 1)
+
+
+def test_furniture_goes_from_the_edges_and_adverts_from_everywhere() -> None:
+    page = "Home | News\nTitle here\nDescription\nA sentence.\nBUY NOW\nDescription\nAnother sentence.\n"
+    page += "This site uses cookies. Accept all cookies?\nHome | News"
+    text, removed = remove_lines(page, {"home | news", "description"}, {"buy now"})
+    assert text == "Title here\nDescription\nA sentence.\nDescription\nAnother sentence."
+    assert removed == 4
+    assert line_key(" 12 | 34 ") == ""
+
+
+def test_prose_about_cookies_stays() -> None:
+    line = (
+        "Django sessions keep a random identifier in the browser's cookies, so that the server knows the user again at the next request. "
+        * 2
+    )
+    assert remove_lines(line.strip(), set(), set()) == (line.strip(), 0)
