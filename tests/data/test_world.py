@@ -102,7 +102,7 @@ def test_no_held_out_situation_is_told_anywhere(project, pages):
     patterns = {
         "addition": r"(\d+) (?:\+|plus) (\d+)|add_\w+\((\d+), (\d+)\)",
         "subtraction": r"(\d+) (?:-|minus) (\d+)",
-        "sorting": r"(?:In order,|put|Put|sort|is) ((?:\d ){3}\d)(?! is)",
+        "sorting": r"(?:In order, |put |Put |puts |What is )((?:\d ){3}\d)",
         "reversing": r"(?:word|Say|is|says) ((?:[a-z] )+[a-z]) backwards",
         "first_letter": r"(?:first letter of|word) ((?:[a-z] )+[a-z])(?: is|\?| begins)|says ((?:[a-z] )+[a-z])\. What is the first",
     }  # fmt: skip
