@@ -26,12 +26,21 @@ def resolve(precision: str, device: torch.device, rows: int, width: int) -> str:
 
 
 def resolve_once(precision: str, run: Run, here: World, rows: int, width: int) -> str:
-    """Returns `resolve`'s answer as it was given when the run began: a resumed run must not decide anew (resolved.json)."""
+    """Returns `resolve`'s answer as it was given when the run began: a resumed run must not decide anew (resolved.json).
+
+    Says so if threads or device are no longer those of the beginning: the run goes on, but not bit for bit.
+    """
     file = run.path / "resolved.json"
+    now = {"threads": torch.get_num_threads(), "device": here.device.type}
     if here.main and not file.exists():
-        chosen = resolve(precision, here.device, rows, width)
-        write_json(file, {"precision": chosen, "threads": torch.get_num_threads(), "device": here.device.type})
-    return here.share(read_json(file)["precision"] if here.main else None)
+        write_json(file, {"precision": resolve(precision, here.device, rows, width), **now})
+    if not here.main:
+        return here.share(None)
+    then = read_json(file)
+    for key, value in now.items():
+        if then[key] != value:
+            run.log(f"{key}: {then[key]} when the run began, {value} now; it continues, with other roundings")
+    return here.share(then["precision"])
 
 
 @lru_cache

@@ -189,4 +189,7 @@ def test_precision(tmp_path: Path) -> None:
     run = Run(tmp_path)
     assert resolve_once("bf16", run, World(), 64, 32) == "bf16"
     assert resolve_once("fp32", run, World(), 64, 32) == "bf16"  # as it was decided when the run began
+    (tmp_path / "resolved.json").write_text('{"precision": "bf16", "threads": 99, "device": "cpu"}')
+    assert resolve_once("fp32", run, World(), 64, 32) == "bf16"
+    assert "threads: 99 when the run began" in (tmp_path / "log.txt").read_text()
     assert peak_flops("fp32", CPU) > 1e8
