@@ -22,6 +22,9 @@ from groundup.tokenizer.config import TrainConfig
 __all__ = ["main"]
 
 
+VOCABULARIES = ((512, 50_000), (1024, 500_000), (2048, 2_000_000), (4096, 8_000_000), (8192, 40_000_000))  # from so many bytes
+
+
 class Stage(NamedTuple):
     """A step of the demo: its name, what it does in a few words, and the work."""
 
@@ -130,10 +133,15 @@ class Demo:
         build(self.section(BuildConfig, "data", input=self.inputs()))
 
     def tokenizer(self) -> None:
-        """The vocabulary."""
+        """The vocabulary; where the recipe doesn't say how large, as large as the text can fill."""
         from groundup.tokenizer.train import main as train
 
-        train(self.section(TrainConfig, "tokenizer"))
+        more: dict[str, Any] = {}
+        if "tokenizer" not in self.recipe:
+            kept = read_json(open_run(self.config.project, "data").path / "stats.json")["kept_bytes"]
+            sizes = [(size, least) for size, least in VOCABULARIES if kept >= least]
+            more = {"vocab_size": sizes[-1][0]} if sizes else {"pattern": "bytes"}
+        train(self.section(TrainConfig, "tokenizer", **more))
 
     def shards(self) -> None:
         """Token files."""
