@@ -51,7 +51,7 @@ class SFTConfig:
     start: Path | None = None  # run or checkpoint to begin from (none: 05-pretrain/main)
     chats: Path | None = None  # JSONL of conversations in OpenAI's form (none: tasks/sft.jsonl in the project)
     batch: int = 64  # conversations a step
-    replay: int = 4  # windows of pretraining text in each step, so that the model keeps what it knew (0: none)
+    replay: int = 2  # windows of pretraining text in each step, so that the model keeps what it knew (0: none)
     replay_weight: float = 0.5  # weight of their mean loss beside that of the conversations
     heldout: float = 0.01  # share of the conversations kept aside to measure the loss on
     device: Device = "auto"  # cpu, cuda, mps; auto takes the GPU where there is one

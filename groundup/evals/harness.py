@@ -197,14 +197,27 @@ def _floor(project: Path) -> float | None:
 
 
 def _summary(stages: dict[str, dict[str, Any]], floor: float | None, seed: int) -> dict[str, Any]:
-    """Returns the results of the run: each measure by stage, and the paired differences of neighbours."""
+    """Returns the results of the run: each measure by stage, and the paired differences."""
     short = {
         label: {m: {k: v for k, v in result[m].items() if k != "by_skill"} for m in _measures({label: result})}
         for label, result in stages.items()
     }
-    with_answers = [label for label, result in stages.items() if "per_problem" in result]
-    differences = {f"{a} -> {b}": compare(stages[a], stages[b], seed) for a, b in itertools.pairwise(with_answers)}
+    pairs = _pairs([label for label, result in stages.items() if "per_problem" in result])
+    differences = {f"{a} -> {b}": compare(stages[a], stages[b], seed) for a, b in pairs}
     return {"stages": short, "differences": differences, "entropy_floor_bits_per_byte": floor}
+
+
+def _pairs(labels: list[str]) -> list[tuple[str, str]]:
+    """Returns which are compared: each stage with the one before it; another run of a stage with its run `main`, and with
+    the furthest stage (`sft-continued -> grpo`: what did reinforcement bring beyond more fine-tuning?).
+    """
+    stages = [label for label in labels if "-" not in label]
+    pairs = list(itertools.pairwise(stages))
+    for label in labels:
+        stage = label.partition("-")[0]
+        if stage != label:
+            pairs += [(stage, label)] * (stage in stages) + [(label, last) for last in stages[-1:] if last != stage]
+    return pairs
 
 
 def _verdicts(differences: dict[str, dict[str, dict[str, float]]]) -> list[str]:

@@ -15,7 +15,7 @@ from groundup.base.records import Document, Problem, write_documents
 from groundup.base.runs import open_run, record, write_checkpoint
 from groundup.cli import main as cli_main
 from groundup.evals.config import EvalConfig
-from groundup.evals.harness import compare, main, table
+from groundup.evals.harness import _pairs, compare, main, table
 from groundup.model.transformer import Transformer
 from groundup.model.weights import save_model
 from groundup.tokenizer.encode import Tokenizer
@@ -107,6 +107,18 @@ def test_mistakes_are_named(project: Path, tmp_path: Path, capfd: pytest.Capture
     (project / "01-data" / "main" / "heldout.parquet").unlink()
     with pytest.raises(DataError, match="nothing to evaluate on"):
         main(small(project))
+
+
+def test_which_stages_are_compared() -> None:
+    assert _pairs(["base", "sft", "dpo", "grpo"]) == [("base", "sft"), ("sft", "dpo"), ("dpo", "grpo")]
+    assert _pairs(["sft", "sft-continued", "grpo"]) == [
+        ("sft", "grpo"),
+        ("sft", "sft-continued"),
+        ("sft-continued", "grpo"),
+    ]
+    assert _pairs(["sft-continued", "grpo"]) == [("sft-continued", "grpo")]
+    assert _pairs(["sft", "sft-other"]) == [("sft", "sft-other")]
+    assert _pairs(["base"]) == []
 
 
 def test_a_comparison_needs_the_same_problems() -> None:
