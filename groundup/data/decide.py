@@ -44,8 +44,11 @@ def decide(rows: Sequence[Row], config: BuildConfig) -> list[Fate]:
     if config.filters == "none":
         drops = {i: d for i, d in drops.items() if side[i]}
         everything = sorted(held | {i for i in range(len(rows)) if not side[i]})
-        leaks = _duplicates(rows, everything, side, config, exact=bool(held), near=bool(held))
-        drops |= {i: d for i, d in leaks.items() if d.rule.endswith("_of_heldout")}
+        found = _duplicates(rows, everything, side, config, exact=bool(held), near=bool(held))
+        leaks = {rows[i].id: d for i, d in found.items() if d.rule.endswith("_of_heldout")}
+        for i, d in found.items():  # ... and what is the same as a document near a held-out one
+            if leak := leaks.get(rows[i].id) or leaks.get(d.partner):
+                drops[i] = leak
         kept = [i for i in range(len(rows)) if i not in drops]
     fates = [Fate(row.raw_bytes, drop=drops.get(i)) for i, row in enumerate(rows)]
     weights = config.weights()

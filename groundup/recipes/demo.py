@@ -90,7 +90,7 @@ class Demo:
             Stage("export", "write a Hugging Face folder", self.export),
         ]
 
-    def section(self, cls: type[Any], name: str, **more: Any) -> Any:
+    def section(self, cls: type[Any], name: str, /, **more: Any) -> Any:
         """Returns a verb's config: the recipe's section over project, threads and what `more` gives."""
         return fill(cls, self.recipe.get(name, {}), **self.given, **more)
 

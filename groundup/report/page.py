@@ -86,7 +86,7 @@ def planned(facts: dict[str, Any]) -> list[dict[str, str]]:
         ("tokens", plan.get("tokens"), results.get("tokens"), quantity),
         ("steps", plan.get("steps"), results.get("steps"), lambda n: f"{n:,}"),
         ("time", plan.get("time_s"), run["info"].get("wall_s"), duration),
-        ("memory (achieved: with Python and PyTorch)", plan.get("memory_bytes"), results.get("peak_memory_bytes"), bytes_text),
+        ("memory of training", plan.get("memory_bytes"), results.get("peak_memory_bytes"), bytes_text),
         ("held-out loss, nats per token", plan.get("loss"), results.get("heldout_loss"), lambda x: f"{x:.3f}"),
     ]
     return [

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,23 +21,12 @@ from groundup.data.formats import Problem, Record, SourceFile
 from groundup.data.read import find_files, read_file, sniff
 from groundup.data.text import books, pieces
 
+Warc = Callable[..., bytes]
 WIKI = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" xml:lang="en"><siteinfo><base>https://w.example/wiki/Main</base>
 <namespaces><namespace key="6">Datei</namespace></namespaces></siteinfo>
 <page><title>Old</title><ns>0</ns><id>1</id><redirect title="New" /><revision><text>#REDIRECT [[New]]</text></revision></page>
 <page><title>Talk:New</title><ns>1</ns><id>2</id><revision><text>hello</text></revision></page>
 <page><title>New page</title><ns>0</ns><id>3</id><revision><text>'''New''' is new.</text></revision></page></mediawiki>"""
-
-
-def warc(*pages: tuple[str, str, bytes], status: str = "200 OK") -> bytes:
-    """Response records (url, content type, body), each in a gzip member of its own, as crawlers write them."""
-    out = b""
-    for url, content, body in pages:
-        http = f"HTTP/1.1 {status}\r\nContent-Type: {content}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-        head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nWARC-Record-ID: <urn:x:{url}>\r\n"
-        head += "WARC-Date: 2025-01-01T00:00:00Z\r\n"
-        head += f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
-        out += gzip.compress(head.encode() + http + b"\r\n\r\n")
-    return out
 
 
 def read(path: Path, config: ReadConfig | None = None) -> tuple[list[Record], list[Problem]]:
@@ -74,7 +64,7 @@ def test_jsonl_and_parquet_keep_what_they_know(tmp_path: Path) -> None:
     assert not problems
 
 
-def test_warc_keeps_pages_and_sets_the_rest_aside(tmp_path: Path) -> None:
+def test_warc_keeps_pages_and_sets_the_rest_aside(tmp_path: Path, warc: Warc) -> None:
     data = warc(
         ("https://a.example/1", "text/html; charset=iso-8859-1", "<p>caf\xe9</p>".encode("latin-1")),
         ("https://a.example/2", "image/png", b"x"),
@@ -172,7 +162,7 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path: Path, name: str, data: byt
     assert len(records) <= 3
 
 
-def test_a_truncated_warc_gives_its_whole_records(tmp_path: Path) -> None:
+def test_a_truncated_warc_gives_its_whole_records(tmp_path: Path, warc: Warc) -> None:
     pages = [(f"https://a.example/{n}", "text/html", f"<p>{n} {'word ' * 300}</p>".encode()) for n in range(5)]
     data = warc(*pages)
     records, problems = read(put(tmp_path, "cut.warc.gz", data[: len(data) - 30]))
@@ -194,7 +184,7 @@ def test_expansion_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert sum(len(r.payload) for r in records) <= max(1 << 20, 100 * path.stat().st_size)
 
 
-def test_records_that_are_too_large_are_left_out(tmp_path: Path) -> None:
+def test_records_that_are_too_large_are_left_out(tmp_path: Path, warc: Warc) -> None:
     small = ReadConfig(max_record_mb=1)
     big = b"<html>" + b"x" * (1 << 20)
     assert read(put(tmp_path, "a.html", big), small)[1][0].rule == "too_large"
