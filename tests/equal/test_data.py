@@ -100,6 +100,21 @@ def test_rules_on_strange_texts(text: str) -> None:
     assert dedup.shingles(dedup.words(text), 5).tolist() == plain.shingles(text)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_repeated_runs_of_every_length(seed: int) -> None:
+    found = quality.tokens(random_text(random.Random(seed)))
+    fast = quality._repeated_runs(found, 10**9)
+    for n in range(2, 5):
+        assert fast[n] == plain.top_chars(found.found, n)
+    for n in range(5, 11):
+        assert fast[n] == plain.repeated_chars(found.found, n)
+
+
+def test_number_words() -> None:
+    for word in ("7", "007", "Seven", "twenty", "zero"):
+        assert quality._number(word) == plain.value(word)
+
+
 def test_every_rule_was_exercised() -> None:
     dice, rules = random.Random(5), set()
     for _ in range(400):
