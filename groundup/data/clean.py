@@ -21,7 +21,7 @@ PHONE = re.compile(
 )
 IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
 SMALL_PART = 64
-DIGIT = re.compile(r"\d")
+MAYBE_PHONE, MAYBE_IP = re.compile(r"\d{3}[ .)-]|\+\d"), re.compile(r"\d\.\d+\.\d")  # cheap, and never wrong about "no"
 CONSENT = re.compile(
     r"\b(?:we|this (?:web)?site|our (?:web)?site|our partners)\b[^.]{0,60}\bcookies\b|\b(?:accept|reject|allow) (?:all )?cookies\b|"
     r"\bcookie (?:policy|settings|preferences|notice)\b|\b(?:please )?(?:enable|turn on) javascript\b|"
@@ -86,11 +86,13 @@ def _address(match: re.Match[str]) -> str:
 def placeholders(text: str, code: bool = False) -> tuple[str, int]:
     """Returns the text with <EMAIL>, <PHONE> and <IP> for private data, and how many were put in. In code only e-mail goes."""
     text, count = EMAIL.subn("<EMAIL>", text) if "@" in text else (text, 0)
-    if not code and DIGIT.search(text):
+    if not code and MAYBE_PHONE.search(text):
         text, phones = PHONE.subn("<PHONE>", text)
+        count += phones
+    if not code and MAYBE_IP.search(text):
         before = text.count("<IP>")
         text = IP.sub(_address, text)
-        count += phones + text.count("<IP>") - before
+        count += text.count("<IP>") - before
     return text, count
 
 

@@ -124,31 +124,50 @@ def repetition(text: str, found: Tokens, config: RepetitionConfig) -> Drop | Non
             return Drop("quality", "repeated_line_chars", chars / len(text), config.max_line_chars)
     limits = {2: config.top_2, 3: config.top_3, 4: config.top_4}
     limits |= {n: round(config.max_repeated_5 - 0.01 * (n - 5), 6) for n in range(5, 11)}
-    shares = _repeated_runs(found, config.window) / len(text)
+    shares = _repeated_runs(found, config.window, limits[10] * len(text)) / len(text)
     for n, limit in limits.items():
         if shares[n] > limit:
             return Drop("quality", f"top_{n}_gram" if n < 5 else f"repeated_{n}_grams", float(shares[n]), limit)
     return None
 
 
-def _repeated_runs(found: Tokens, window: int) -> np.ndarray:
-    """Returns, at n, the characters in the most frequent run of n tokens (n < 5) or in repeated runs of n, summed over windows."""
+def _repeated_runs(found: Tokens, window: int, enough: float) -> np.ndarray:
+    """Returns, at n, the characters in the most frequent run of n tokens (n < 5) or in repeated runs of n, summed over windows.
+
+    Whatever is repeated in longer runs lies within 5-token runs that occurred before. Where those cover at most `enough`
+    characters, which is the case for most texts, 0 stands for all lengths from 5 on.
+    """
     everything, lengths = _ids(found)
     sums = np.zeros(11, np.int64)
+    windows, covered = [], 0
     for at in range(0, len(everything), window):
-        ids = grams = everything[at : at + window]
-        total = np.concatenate(([0], np.cumsum(lengths[at : at + window])))
-        for n in range(2, 11):
+        ids, long = everything[at : at + window], lengths[at : at + window]
+        total = np.concatenate(([0], np.cumsum(long)))
+        grams = ids
+        for n in range(2, 5):
             grams = _longer(grams, ids, n)
             counts = np.bincount(grams, minlength=1)
             if counts.max() < 2:  # no run of n tokens recurs, so no longer one does
                 break
-            chars = total[n:] - total[:-n]  # of each run
-            if n < 5:
-                sums[n] += counts.max() * chars[counts[grams] == counts.max()].max()
-            else:
-                sums[n] += _repeated_chars(grams, counts, chars, n)
+            sums[n] += counts.max() * (total[n:] - total[:-n])[counts[grams] == counts.max()].max()
+        else:
+            windows.append((ids, grams, total))
+            covered += _covered_chars(_longer(grams, ids, 5), long)
+    for ids, grams, total in windows if covered > enough else []:
+        for n in range(5, 11):
+            grams = _longer(grams, ids, n)
+            sums[n] += _repeated_chars(grams, total[n:] - total[:-n], n)
     return sums
+
+
+def _covered_chars(grams: np.ndarray, lengths: np.ndarray) -> int:
+    """Returns the characters of all tokens in 5-token runs that occurred before."""
+    order = np.argsort(grams, kind="stable")
+    again = order[1:][grams[order][1:] == grams[order][:-1]]
+    edges = np.zeros(len(lengths) + 1, np.int64)
+    np.add.at(edges, again, 1)
+    np.add.at(edges, again + 5, -1)
+    return int(lengths[np.cumsum(edges[:-1]) > 0].sum())
 
 
 def _repeated_lines(lines: list[str]) -> tuple[int, int]:
@@ -174,10 +193,11 @@ def _longer(grams: np.ndarray, ids: np.ndarray, n: int) -> np.ndarray:
     return numbers
 
 
-def _repeated_chars(grams: np.ndarray, counts: np.ndarray, chars: np.ndarray, n: int) -> int:
+def _repeated_chars(grams: np.ndarray, chars: np.ndarray, n: int) -> int:
     """Returns the characters in repeated runs of n tokens; only runs that recur at all are looked at one by one."""
     seen: set[int] = set()
     free = total = 0
+    counts = np.bincount(grams, minlength=1)
     for at in np.flatnonzero(counts[grams] > 1).tolist():
         if at < free:
             continue

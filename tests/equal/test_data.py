@@ -103,7 +103,7 @@ def test_rules_on_strange_texts(text: str) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_repeated_runs_of_every_length(seed: int) -> None:
     found = quality.tokens(random_text(random.Random(seed)))
-    fast = quality._repeated_runs(found, 10**9)
+    fast = quality._repeated_runs(found, 10**9, -1)
     for n in range(2, 5):
         assert fast[n] == plain.top_chars(found.found, n)
     for n in range(5, 11):
