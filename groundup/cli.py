@@ -25,9 +25,9 @@ class Verb(NamedTuple):
 
 VERBS = {
     "demo": Verb("recipes.config:DemoConfig", "recipes.demo:main", "the whole path, from raw text to a chat model, in minutes"),
-    "data world": Verb("data.config:WorldConfig", "data.world:main", "write the small world as raw sources: WARC, wiki dump, book, code"),
+    "data world": Verb("data.config:WorldConfig", "data.world:main", "write the small world: WARC, wiki dump, book, code"),
     "data get": Verb("data.config:GetConfig", "data.get:main", "download a registered public data set"),
-    "data build": Verb("data.config:BuildConfig", "data.build:main", "turn raw files into clean documents, with a reason for every drop"),
+    "data build": Verb("data.config:BuildConfig", "data.build:main", "raw files to clean documents, with a reason for every drop"),
     "data stats": Verb("data.config:StatsConfig", "data.why:stats", "what each rule removed"),
     "data why": Verb("data.config:WhyConfig", "data.why:main", "why a document was dropped, or that it was kept"),
     "tokenizer train": Verb("tokenizer.config:TrainConfig", "tokenizer.train:main", "learn a byte-level BPE vocabulary from the documents"),
@@ -50,7 +50,12 @@ VERBS = {
 def overview() -> str:
     """Returns the text of `groundup --help`."""
     width = max(map(len, VERBS)) + 2
-    lines = [f"groundup {__version__}: a large language model from the ground up", "", "usage: groundup VERB [--help] [flags]", ""]
+    lines = [
+        f"groundup {__version__}: a large language model from the ground up",
+        "",
+        "usage: groundup VERB [--help] [flags]",
+        "",
+    ]
     lines += [f"  {name:{width}}{verb.summary}" for name, verb in VERBS.items()]
     lines += ["", "Every verb takes --config FILE.toml, dotted flags for any field (--model.d-model 256), --print-config and --dry-run.",
               "Begin with:  groundup demo"]  # fmt: skip
@@ -66,7 +71,9 @@ def find_verb(argv: Sequence[str]) -> tuple[str, list[str]]:
             return name, list(argv[words:])
     if children := [name for name in VERBS if name.startswith(argv[0] + " ")]:
         raise ConfigError(f"'{argv[0]}' needs a second word: {', '.join(children)}")
-    near = difflib.get_close_matches(" ".join(argv[:2]), VERBS, 1, 0.6) or difflib.get_close_matches(argv[0], VERBS, 1, 0.5)
+    near = difflib.get_close_matches(" ".join(argv[:2]), VERBS, 1, 0.6) or difflib.get_close_matches(
+        argv[0], VERBS, 1, 0.5
+    )
     hint = f"; did you mean '{near[0]}'?" if near else ""
     raise ConfigError(f"no verb '{argv[0]}'{hint} (see `groundup --help`)")
 

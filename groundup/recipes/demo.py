@@ -22,7 +22,13 @@ from groundup.tokenizer.config import TrainConfig
 __all__ = ["main"]
 
 
-VOCABULARIES = ((512, 50_000), (1024, 500_000), (2048, 2_000_000), (4096, 8_000_000), (8192, 40_000_000))  # from so many bytes
+VOCABULARIES = (
+    (512, 50_000),
+    (1024, 500_000),
+    (2048, 2_000_000),
+    (4096, 8_000_000),
+    (8192, 40_000_000),
+)  # from so many bytes
 
 
 class Stage(NamedTuple):
@@ -73,10 +79,13 @@ class Demo:
             Stage("dpo", "preferences: which answer is better", self.dpo),
             Stage("grpo", "reinforcement: what a verifier accepts", self.grpo),
         ]
-        extra = [
-            *([Stage("control", "SFT continued for the CPU time of DPO and GRPO, as a yardstick", self.control)] if self.config.control else []),
-            *([Stage("ablation", "pretraining again, on the raw text", self.ablation)] if self.config.ablate_data else []),
-        ]  # fmt: skip
+        extra = []
+        if self.config.control:
+            extra.append(
+                Stage("control", "SFT continued for the CPU time of DPO and GRPO, as a yardstick", self.control)
+            )
+        if self.config.ablate_data:
+            extra.append(Stage("ablation", "pretraining again, on the raw text", self.ablation))
         return [
             *(first if self.world else []),
             Stage("data", "clean the raw text, with a reason for every drop", self.data),
@@ -160,7 +169,12 @@ class Demo:
         fixed: dict[str, Any] = {}
         if "model" in self.recipe.get("pretrain", {}):
             config = self.section(PretrainConfig, "pretrain")
-            fixed = {"choose": False, "model": config.model, "batch_tokens": config.train.batch_tokens, "steps": config.train.steps}
+            fixed = {
+                "choose": False,
+                "model": config.model,
+                "batch_tokens": config.train.batch_tokens,
+                "steps": config.train.steps,
+            }
             fixed["optimizer"] = config.train.optim.kind
         plan(self.section(PlanConfig, "plan", minutes=minutes, **fixed))
 

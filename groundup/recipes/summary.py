@@ -27,9 +27,8 @@ def conversation(project: Path) -> list[dict[str, str]]:
 
     Each question is asked afresh, as the model was taught single questions.
     """
-    from groundup.infer.engine import Engine
-
     from groundup.infer.config import SamplingParams
+    from groundup.infer.engine import Engine
 
     asked: dict[str, str] = {}
     for problem in read_problems(project / "tasks" / "problems-test.jsonl"):

@@ -28,7 +28,7 @@ def collect(project: Path) -> dict[str, Any]:
 
     Raises: DataError if the folder holds no stage at all.
     """
-    runs = {}
+    runs: dict[str, dict[str, Any]] = {}
     for stage, folder in STAGES.items():
         for path in sorted((project / folder).glob("*/run.json")):
             run = Run(path.parent)

@@ -13,7 +13,9 @@ from groundup.report.plots import figures
 __all__ = ["main", "render"]
 
 MEASURES = ("bits_per_byte", "exact_match", "sample_at_1", "pass_at_8")
-TITLES = {"pretrain": "Pretraining", "sft": "Supervised fine-tuning", "dpo": "Preferences (DPO)", "grpo": "Reinforcement (GRPO)"}  # fmt: skip
+TITLES = {
+    "pretrain": "Pretraining", "sft": "Supervised fine-tuning", "dpo": "Preferences (DPO)", "grpo": "Reinforcement (GRPO)",
+}  # fmt: skip
 
 
 def bytes_text(count: float | None) -> str:
@@ -33,7 +35,8 @@ def cell(measure: str, entry: dict[str, Any] | None) -> dict[str, str]:
 def evaluations(facts: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Returns the rows of the table by stage and of the table by skill."""
     evals = facts["evals"]
-    rows = [{"stage": name, "cells": [cell(m, value.get(m)) for m in MEASURES if m == MEASURES[0] or problems(facts)]} for name, value in evals.items()]  # fmt: skip
+    shown = MEASURES if problems(facts) else MEASURES[:1]
+    rows = [{"stage": name, "cells": [cell(m, value.get(m)) for m in shown]} for name, value in evals.items()]
     exact = {name: (value.get("exact_match") or {}).get("by_skill") or {} for name, value in evals.items()}
     sample = {name: (value.get("sample_at_1") or {}).get("by_skill") or {} for name, value in evals.items()}
     skills = []
@@ -113,7 +116,10 @@ def verdict(facts: dict[str, Any]) -> dict[str, Any]:
     )
     if last:
         exact, sample = evals[last]["exact_match"], evals[last]["sample_at_1"]
-        lines.append(f"After {last} it answers {exact['value']:.0%} of {problems(facts):,} held-out problems with its first choice and {sample['value']:.0%} when it samples.")  # fmt: skip
+        lines.append(
+            f"After {last} it answers {exact['value']:.0%} of {problems(facts):,} held-out problems with its first choice and "
+            f"{sample['value']:.0%} when it samples."
+        )
     unfinished = [name for name, run in facts["runs"].items() if run["info"].get("status") != "done"]
     if unfinished:
         good = False

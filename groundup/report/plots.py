@@ -8,7 +8,7 @@ from groundup.report.collect import curve
 
 __all__ = ["figures"]
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.alpha": 0.25, "lines.linewidth": 1.4, "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "groundup",
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
@@ -83,7 +83,11 @@ WANTED: dict[str, list[tuple[str, str, dict[str, str]]]] = {
     ],
     "sft": [("Supervised fine-tuning", "nats per answer token", {"loss": "training", "heldout_loss": "held out"})],
     "dpo": [
-        ("DPO: what the margin is made of", "log-probability", {"chosen_logprob": "chosen", "rejected_logprob": "rejected", "margin": "margin"}),
+        (
+            "DPO: what the margin is made of",
+            "log-probability",
+            {"chosen_logprob": "chosen", "rejected_logprob": "rejected", "margin": "margin"},
+        ),
     ],
     "grpo": [
         ("GRPO: reward", "share of answers accepted", {"reward": ""}),
@@ -97,7 +101,7 @@ def figures(facts: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     for stage, wanted in WANTED.items():
         rows = facts["runs"].get(stage, {}).get("metrics", [])
-        drawn = [(title, y, lines(rows, metrics)) for title, y, metrics in wanted]
-        if drawn := [svg(draw, title, "step", y) for title, y, draw in drawn if draw]:  # type: ignore[assignment]
-            found[stage] = drawn  # type: ignore[assignment]
+        drawings = [(title, y, lines(rows, metrics)) for title, y, metrics in wanted]
+        if drawn := [svg(draw, title, "step", y) for title, y, draw in drawings if draw]:
+            found[stage] = drawn
     return found

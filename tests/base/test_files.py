@@ -96,7 +96,10 @@ def test_operating_system_errors_have_a_remedy() -> None:
 def test_kill_during_a_write_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "value.json"
     write_json(target, {"n": 0})
-    code = f"from groundup.base.files import write_json\nn = 0\nwhile True:\n    n += 1\n    write_json({str(target)!r}, {{'n': n, 'fill': 'x' * 100000}})\n"
+    code = (
+        "from groundup.base.files import write_json\nn = 0\nwhile True:\n    n += 1\n"
+        f"    write_json({str(target)!r}, {{'n': n, 'fill': 'x' * 100000}})\n"
+    )
     for _ in range(5):
         process = subprocess.Popen([sys.executable, "-c", code])
         before, limit = target.stat().st_mtime_ns, time.time() + 20
