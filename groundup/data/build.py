@@ -29,6 +29,7 @@ from groundup.data.stages import HEADING_MARK, Row, begin, extract_part, judge_p
 __all__ = ["build", "main"]
 
 PART_BYTES, PART_RECORDS = 4 << 20, 400  # of a part: large enough to be worth a file, small enough to lose in a kill
+SHOWN = 20  # lines about files that were left out
 WHOLE = 1 << 40  # characters: no text is cut
 STAGE_ORDER = ("read", "extract", "url", "clean", "language", "quality", "decontaminate", "duplicates", "mix")
 
@@ -93,8 +94,11 @@ def _build(
     with workers(processes, begin, (config, questions)) as run_map:
         extracted = _extract(run_map, files, config, parts, problems)
         _require_input(config, files, problems, extracted)
-        for problem in (p for p in problems if p.damage):
+        damage = [p for p in problems if p.damage]
+        for problem in damage[:SHOWN]:
             run.log(f"left out: {problem.file} {problem.message}")
+        if len(damage) > SHOWN:
+            run.log(f"left out: {len(damage) - SHOWN} more; `{command('data', 'stats', config.project)}` names them")
         _find_furniture(extracted, parts / "furniture.json", config)
         judged = _judge(run_map, extracted, parts)
     rows = [

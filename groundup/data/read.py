@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -59,11 +60,8 @@ def find_files(inputs: Iterable[Path], config: ReadConfig) -> tuple[list[SourceF
             where = Path(folder)
             for name in sorted(names):
                 if name in VENDORED or name.startswith("."):
-                    aside.append(
-                        Problem(
-                            (where / name).relative_to(root).as_posix(), "vendored", "generated or foreign files", False
-                        )
-                    )
+                    label = (where / name).relative_to(root).as_posix()
+                    aside.append(Problem(label, "vendored", "generated or foreign files", False))
             names[:] = sorted(n for n in names if n not in VENDORED and not n.startswith("."))
             for name in sorted(files):
                 label = (where / name).relative_to(root).as_posix()
@@ -74,8 +72,8 @@ def find_files(inputs: Iterable[Path], config: ReadConfig) -> tuple[list[SourceF
                     found.append(SourceFile(where / name, label))
                 else:
                     aside.append(Problem(label, "unknown_type", f"'{suffix}' is no text that groundup reads", False))
-    labels = [f.label for f in found]
-    return [f if labels.count(f.label) == 1 else SourceFile(f.path, f.path.as_posix(), f.asked) for f in found], aside
+    labels = Counter(f.label for f in found)
+    return [f if labels[f.label] == 1 else SourceFile(f.path, f.path.as_posix(), f.asked) for f in found], aside
 
 
 def sniff(name: str, head: bytes) -> str:
@@ -95,9 +93,7 @@ def sniff(name: str, head: bytes) -> str:
     if suffix in CODE:
         return "code"
     kind = KINDS.get(suffix, "text")
-    if kind == "parquet" or kind == "warc":
-        return ""  # the name promises what the bytes don't hold
-    return "text" if kind == "wiki" else kind
+    return "" if kind in ("parquet", "warc", "wiki") else kind  # "": the name promises what the bytes don't hold
 
 
 def read_file(file: SourceFile, config: ReadConfig) -> Iterator[Record | Problem]:
@@ -111,7 +107,8 @@ def read_file(file: SourceFile, config: ReadConfig) -> Iterator[Record | Problem
         buffered: io.BufferedReader = cast(io.BufferedReader, io.BufferedReader(stream, 1 << 16))
         head = buffered.peek(4096)[:4096]
         if not head:
-            yield Problem(file.label, "damaged" if stream.damage else "empty", stream.damage or "is empty")
+            quiet = _suffix(file.path.name) in CODE and not file.asked  # a package's empty __init__.py is no damage
+            yield Problem(file.label, "damaged" if stream.damage else "empty", stream.damage or "is empty", not quiet)
             return
         kind = sniff(file.path.name, head)
         container = {"parquet": parquet, "warc": warc, "wiki": wiki, "jsonl": jsonl, "": _foreign}.get(kind)
@@ -125,8 +122,10 @@ def read_file(file: SourceFile, config: ReadConfig) -> Iterator[Record | Problem
 
 
 def _foreign(file: SourceFile, stream: io.BufferedReader, config: ReadConfig) -> Iterator[Record | Problem]:
-    expected = "a Parquet file" if _suffix(file.path.name) == ".parquet" else "a WARC file"
-    yield Problem(file.label, "foreign", f"isn't {expected}, whatever its name says")
+    kind = KINDS[_suffix(file.path.name)]
+    expected = {"parquet": "a Parquet file", "warc": "a WARC file"}.get(kind, "a MediaWiki dump")
+    loose = kind == "wiki" and not file.asked and file.path.suffix.lower() == ".xml"  # other XML lies about everywhere
+    yield Problem(file.label, "foreign", f"isn't {expected}, whatever its name says", not loose)
 
 
 def _blocks(stream: io.BufferedReader) -> Iterator[bytes]:
@@ -144,6 +143,11 @@ def _blocks(stream: io.BufferedReader) -> Iterator[bytes]:
         yield rest
 
 
+def _source(file: SourceFile) -> str:
+    """Returns what a single file is counted under: the first folder below the input, or its own name."""
+    return file.label if file.asked else file.label.partition("/")[0]
+
+
 def _text(file: SourceFile, stream: io.BufferedReader, config: ReadConfig, kind: str) -> Iterator[Record | Problem]:
     """Yields plain text, Markdown, books, code and single HTML pages; long prose in pieces."""
     meta: dict[str, Any] = {"path": file.label}
@@ -155,9 +159,9 @@ def _text(file: SourceFile, stream: io.BufferedReader, config: ReadConfig, kind:
         elif looks_binary(data):
             yield Problem(file.label, "binary", "isn't text (it has control characters)")
         elif kind == "html":
-            yield Record(file.label, kind, data, file.label, meta=meta)
+            yield Record(file.label, kind, data, _source(file), meta=meta)
         else:
-            source = file.label.partition("/")[0] if "/" in file.label else "code"
+            source = _source(file) if "/" in file.label else "code"
             yield Record(file.label, kind, data, source, meta=meta | {"lang": CODE[_suffix(file.path.name)]})
         return
     number = 0
@@ -173,5 +177,5 @@ def _text(file: SourceFile, stream: io.BufferedReader, config: ReadConfig, kind:
             about = meta | extra | ({"title": title, "licence": "Project Gutenberg"} if is_book else {})
             for part in pieces(body, config.max_chars):
                 number += 1
-                yield Record(f"{file.label}:{number}", "book" if is_book else kind, part, file.label, before, about)
+                yield Record(f"{file.label}:{number}", "book" if is_book else kind, part, _source(file), before, about)
                 before = ""

@@ -14,6 +14,7 @@ from groundup.data.config import StatsConfig, WhyConfig
 
 __all__ = ["explain", "find", "funnel", "main", "stats"]
 
+SHOWN = 20  # sources in the table
 PLACES = {"kept": "documents.parquet", "held out": "heldout.parquet", "dropped": "dropped.parquet"}
 MEANING = {
     "minified": "lines this long are written by tools, not people",
@@ -148,8 +149,12 @@ def stats(config: StatsConfig) -> None:
     found = read_json(run.path / "stats.json")
     say("\n".join(funnel(found)))
     say("\nkept, by source")
-    for source, row in sorted(found["sources"].items()):
+    sources = sorted(found["sources"].items(), key=lambda item: -item[1]["bytes"])
+    for source, row in sources[:SHOWN]:
         say(f"  {source:38}{row['documents']:>11,}{quantity(row['bytes']) + 'B':>9}")
+    if rest := [row for _, row in sources[SHOWN:]]:
+        documents, size = (sum(row[key] for row in rest) for key in ("documents", "bytes"))
+        say(f"  {f'{len(rest)} more':38}{documents:>11,}{quantity(size) + 'B':>9}")
     if found["problems"]:
         say("\nleft out, because it couldn't be read")
         for problem in found["problems"]:

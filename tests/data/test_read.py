@@ -214,7 +214,15 @@ def test_sniffing_believes_the_bytes() -> None:
     assert sniff("a.bin", b"WARC/1.0\r\n") == "warc"
     assert sniff("a", b"just words") == "text"
     assert sniff("a.py", b"import os") == "code"
-    assert sniff("a.xml", b"<note>no wiki</note>") == "text"
+    assert sniff("a.xml", b"<note>no wiki</note>") == ""
+
+
+def test_what_lies_about_in_folders_is_no_damage(tmp_path: Path) -> None:
+    for name, data in (("pkg/__init__.py", b""), ("pkg/config.xml", b"<note>no wiki</note>")):
+        path = put(tmp_path, name, data)
+        for asked in (False, True):
+            problems = [p for p in read_file(SourceFile(path, name, asked), ReadConfig()) if isinstance(p, Problem)]
+            assert [p.damage for p in problems] == [asked]
 
 
 def test_large_texts_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
