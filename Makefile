@@ -13,10 +13,10 @@ demo: .venv/core.done
 	$(BIN)/groundup demo $(ARGS)
 
 test: .venv/dev.done
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not soak" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m "not slow and not soak" $(ARGS)
 
 test-all: .venv/dev.done
-	$(BIN)/python -m pytest -n $(JOBS) -m "not soak" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m "not soak" $(ARGS)
 
 soak: .venv/dev.done
 	$(BIN)/python -m pytest -m soak $(ARGS)
