@@ -56,13 +56,16 @@ def summarise(config: DemoConfig, wall_s: float) -> dict[str, Any]:
     """
     found, project = evaluations(config.project), config.project
     eval_run = open_run(project, "eval").results
+    differences = dict(eval_run.get("differences", {}))
+    if config.control:
+        differences |= open_run(project, "eval", "control").results.get("differences", {})
     floor = eval_run.get("entropy_floor_bits_per_byte")
     summary: dict[str, Any] = {
         "stages": {label: {m: (result.get(m) or {}).get("value") for m in MEASURES} for label, result in found.items()},
         "intervals": {
             label: {m: [result[m]["low"], result[m]["high"]] for m in MEASURES if m in result} for label, result in found.items()
         },
-        "comparisons": {f"{pair}: {m}": d for pair, by in eval_run.get("differences", {}).items() for m, d in by.items()},
+        "comparisons": {f"{pair}: {m}": d for pair, by in differences.items() for m, d in by.items()},
         "entropy_floor_bits_per_byte": floor,
         "wall_s": round(wall_s, 1),
         "seed": config.seed,
