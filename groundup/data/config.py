@@ -77,7 +77,7 @@ class RepetitionConfig:
     top_2: float = 0.2  # characters in the most frequent pair of words (paper: 0.2)
     top_3: float = 0.18  # ... three words (paper: 0.18)
     top_4: float = 0.16  # ... four words (paper: 0.16)
-    max_repeated_5: float = 0.25  # characters in repeated runs of 5 words; 0.01 less for each word more (paper: 0.15)
+    max_repeated_5: float = 0.3  # characters in repeated runs of 5 words; 0.01 less for each word more (paper: 0.15)
 
 
 @dataclass(frozen=True)

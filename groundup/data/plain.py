@@ -14,7 +14,7 @@ __all__ = ["contaminated", "curate", "exact_duplicates", "false_arithmetic", "go
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
 ENDINGS = (".", "!", "?", '"', "”", "'", "’", ")", ":", ";", "…", "。", "！", "？")
-TOP, REPEATED = {2: 0.2, 3: 0.18, 4: 0.16}, {5: 0.25, 6: 0.24, 7: 0.23, 8: 0.22, 9: 0.21, 10: 0.2}
+TOP, REPEATED = {2: 0.2, 3: 0.18, 4: 0.16}, {5: 0.3, 6: 0.29, 7: 0.28, 8: 0.27, 9: 0.26, 10: 0.25}
 WINDOW = 2000  # tokens within which runs of words are compared
 BANDS, ROWS = 20, 6
 MASK = 2**64 - 1
