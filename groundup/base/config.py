@@ -67,7 +67,11 @@ def load_toml(path: Path | str) -> dict[str, Any]:
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
     """Returns a TOML value as the field's type. Raises: ConfigError naming key, expectation and value."""
-    options = [k for k in typing.get_args(kind) if k is not type(None)] if typing.get_origin(kind) not in (typing.Literal, tuple) else []
+    options = (
+        [k for k in typing.get_args(kind) if k is not type(None)]
+        if typing.get_origin(kind) not in (typing.Literal, tuple)
+        else []
+    )
     if options and type(None) in typing.get_args(kind):
         return _convert(value, options[0], where)
     if typing.get_origin(kind) is typing.Literal:
@@ -85,7 +89,9 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     raise ConfigError(f"{where}: expected {getattr(kind, '__name__', kind)}, not {value!r}")
 
 
-def from_dict(cls: type[C], values: dict[str, Any], where: str = "config", prefix: str = "", base: C | None = None) -> C:
+def from_dict(
+    cls: type[C], values: dict[str, Any], where: str = "config", prefix: str = "", base: C | None = None
+) -> C:
     """Returns a config filled from nested tables over the defaults (or over `base`).
 
     Raises: ConfigError naming the unknown key, with what was probably meant, or the value of the wrong type.

@@ -1,6 +1,6 @@
 """A project folder, its numbered stages, and a run of a stage: what was done, from what, by whom, with what result.
 
-    my-llm/05-pretrain/main/  run.json config.toml metrics.jsonl log.txt samples/ checkpoints/step_000500/
+my-llm/05-pretrain/main/  run.json config.toml metrics.jsonl log.txt samples/ checkpoints/step_000500/
 """
 
 import json
@@ -99,7 +99,9 @@ class Run:
 def open_run(project: Path | str, stage: str, name: str = "main") -> Run:
     """Returns the handle of a stage's run in a project folder; creates nothing."""
     if not NAME.fullmatch(name):
-        raise GroundupError(f"--name {name!r}: letters, digits, '.', '_' and '-' only, beginning with a letter or digit")
+        raise GroundupError(
+            f"--name {name!r}: letters, digits, '.', '_' and '-' only, beginning with a letter or digit"
+        )
     return Run(Path(project) / STAGES[stage] / name)
 
 
@@ -119,7 +121,7 @@ def record(run: Run, config_toml: str, inputs: Mapping[str, Path], seed: int | N
     info: dict[str, Any] = {
         "command": ["groundup", *sys.argv[1:]], "status": "running", "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "groundup": __version__, "python": platform.python_version(), "platform": platform.platform(),
-        "cpus": os.cpu_count(), "seed": seed, "config_hash": text_hash(config_toml),
+        "cpus": os.cpu_count(), "seed": seed, "config_hash": _identity(config_toml),
         "inputs": {role: {"path": os.path.relpath(path, run.path), "hash": fingerprint(path)} for role, path in inputs.items()},
     }  # fmt: skip
 
@@ -146,6 +148,11 @@ def record(run: Run, config_toml: str, inputs: Mapping[str, Path], seed: int | N
     shutil.rmtree(_previous(run), ignore_errors=True)
 
 
+def _identity(config_toml: str) -> str:
+    """Returns the hash of a config; where the project stands doesn't count, so that its folder can be moved."""
+    return text_hash("".join(line for line in config_toml.splitlines(True) if not line.startswith("project = ")))
+
+
 def _previous(run: Run) -> Path:
     """Where a finished run waits while another takes its place."""
     return run.path.with_name(f".{run.path.name}.previous")
@@ -168,7 +175,7 @@ def unchanged(run: Run, config_toml: str, inputs: Mapping[str, Path]) -> bool:
     info = run.info
     if not info:
         return False
-    same = info.get("config_hash") == text_hash(config_toml) and {
+    same = info.get("config_hash") == _identity(config_toml) and {
         role: entry["hash"] for role, entry in info.get("inputs", {}).items()
     } == {role: fingerprint(path) for role, path in inputs.items()}
     if not same:

@@ -38,6 +38,12 @@ def test_a_finished_stage_does_nothing_and_says_so(tmp_path: Path, capsys: pytes
     assert not run.path.exists()
 
 
+def test_a_project_can_be_moved(tmp_path: Path) -> None:
+    finish(open_run(tmp_path / "a", "data"), 'project = "a"\nx = 1\n', {})
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert unchanged(open_run(tmp_path / "b", "data"), 'project = "b"\nx = 1\n', {})
+
+
 def test_a_good_run_survives_a_failed_attempt_to_replace_it(tmp_path: Path) -> None:
     run = open_run(tmp_path, "tokenizer")
     finish(run, "a = 1\n", {})
