@@ -34,8 +34,13 @@ def project(folder: Path, bits: float = 1.2) -> Path:
     write_json(open_run(folder, "eval").path / "base.json", {
         "bits_per_byte": score(bits), "exact_match": score(0.4) | {"by_skill": by_skill}, "pass_at_8": score(0.9),
         "sample_at_1": score(0.3) | {"by_skill": by_skill}, "per_problem": [{"id": "a"}] * 4})  # fmt: skip
-    write_json(folder / "summary.json", {"entropy_floor_bits_per_byte": 1.1, "conversation": [{"role": "user", "content": "<i>?"}]})
-    write_json(open_run(folder, "plan").path / "plan.json", {"tokens": 120000, "steps": 100, "time_s": 9.0, "params": 10})
+    write_json(
+        folder / "summary.json",
+        {"entropy_floor_bits_per_byte": 1.1, "conversation": [{"role": "user", "content": "<i>?"}]},
+    )
+    write_json(
+        open_run(folder, "plan").path / "plan.json", {"tokens": 120000, "steps": 100, "time_s": 9.0, "params": 10}
+    )
     return folder
 
 
