@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from groundup.data.config import ReadConfig
 from groundup.data.decode import Stream
 
-__all__ = ["Problem", "Record", "SourceFile", "damage_of", "jsonl", "parquet", "warc", "wiki"]
+__all__ = ["Problem", "Record", "SourceFile", "damage_of", "jsonl", "parquet", "warc", "whole", "wiki"]
 
 TEXT_KEYS = ("text", "content", "body", "document")
 PAGES = ("text/html", "application/xhtml+xml", "text/plain")
@@ -55,6 +55,11 @@ def damage_of(stream: BufferedReader) -> str:
     return raw.damage if isinstance(raw, Stream) else ""
 
 
+def whole(text: str) -> str:
+    """Returns the text without halves of characters (lone surrogates), which JSON and file names may hold and UTF-8 may not."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def _row(file: SourceFile, row: dict[str, Any], number: int) -> Record | None:
     """Returns the record of a JSONL or Parquet row, or None where no text is in it."""
     key = next((k for k in TEXT_KEYS if isinstance(row.get(k), str)), None)
@@ -67,11 +72,12 @@ def _row(file: SourceFile, row: dict[str, Any], number: int) -> Record | None:
         except json.JSONDecodeError:
             nested = {}
     about = {**(nested if isinstance(nested, dict) else {}), **row}
-    meta = {k: str(about[k]) for k in ("url", "lang", "licence", "title", "date") if about.get(k)}
+    meta = {k: whole(str(about[k])) for k in ("url", "lang", "licence", "title", "date") if about.get(k)}
     if about.get("license"):
-        meta["licence"] = str(about["license"])
+        meta["licence"] = whole(str(about["license"]))
     identity = row["id"] if isinstance(row.get("id"), (str, int)) else number
-    return Record(f"{file.label}:{identity}", "text", row[key], str(row.get("source") or file.label), meta=meta)
+    source = whole(str(row.get("source") or file.label))
+    return Record(whole(f"{file.label}:{identity}"), "text", whole(row[key]), source, meta=meta)
 
 
 def jsonl(file: SourceFile, stream: BufferedReader, config: ReadConfig) -> Iterator[Record | Problem]:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from groundup.base.errors import DataError
 from groundup.data.config import ReadConfig
 from groundup.data.decode import NotText, Stream, decode, looks_binary
-from groundup.data.formats import Problem, Record, SourceFile, jsonl, parquet, warc, wiki
+from groundup.data.formats import Problem, Record, SourceFile, jsonl, parquet, warc, whole, wiki
 from groundup.data.text import books, pieces
 
 __all__ = ["CODE", "Problem", "Record", "SourceFile", "find_files", "read_file", "sniff"]
@@ -54,7 +54,7 @@ def find_files(inputs: Iterable[Path], config: ReadConfig) -> tuple[list[SourceF
         if not root.exists():
             raise DataError(f"{root}: no such file or folder; put raw files there or name others with --input")
         if not root.is_dir():
-            found.append(SourceFile(root, root.name, asked=True))
+            found.append(SourceFile(root, whole(root.name), asked=True))
             continue
         for folder, names, files in os.walk(root):
             where = Path(folder)
@@ -64,7 +64,7 @@ def find_files(inputs: Iterable[Path], config: ReadConfig) -> tuple[list[SourceF
                     aside.append(Problem(label, "vendored", "generated or foreign files", False))
             names[:] = sorted(n for n in names if n not in VENDORED and not n.startswith("."))
             for name in sorted(files):
-                label = (where / name).relative_to(root).as_posix()
+                label = whole((where / name).relative_to(root).as_posix())
                 suffix = _suffix(name)
                 if name.startswith("."):
                     continue

@@ -258,7 +258,7 @@ def test_the_bytes_are_the_same_whatever_the_number_of_processes(tmp_path: Path,
 
 
 def test_a_killed_build_continues_and_ends_the_same(tmp_path: Path) -> None:
-    data = rows(2500)
+    data = rows(1300)
     whole, killed = project(tmp_path / "whole", data), project(tmp_path / "killed", data)
     build(whole)
     command = [sys.executable, "-m", "groundup", "data", "build", str(killed.project)]

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def test_jsonl_and_parquet_keep_what_they_know(tmp_path: Path) -> None:
     assert (records[0].id, records[0].source, records[0].payload) == ("b.parquet:d1", "books", "Text.")
     assert records[0].meta == {"lang": "en", "title": "B"}
     assert not problems
+
+
+def test_half_characters_are_mended(tmp_path: Path) -> None:
+    data = b'{"id": "a\\ud83d", "text": "Broken \\ud83d here, whole \\ud83d\\ude00 there.", "title": "\\udc00"}\n'
+    records, _ = read(put(tmp_path, "a.jsonl", data))
+    assert (records[0].payload, records[0].meta["title"]) == ("Broken ? here, whole \U0001f600 there.", "?")
+    (tmp_path / os.fsdecode(b"na\xefve.txt")).write_text("text")
+    assert [f.label for f in find_files([tmp_path], ReadConfig())[0]] == ["a.jsonl", "na?ve.txt"]
 
 
 def test_warc_keeps_pages_and_sets_the_rest_aside(tmp_path: Path, warc: Warc) -> None:
