@@ -102,31 +102,33 @@ def main(config: ChatConfig) -> None:
     while True:
         try:
             words = input("\n> " if terminal else "").rstrip("\n")
+            if words.strip() in ("/exit", "/quit"):
+                break
+            _turn(conversation, words, write)
         except EOFError:
             break
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # at the prompt, or just as an answer ends
             print("\n" + HELP)
-            continue
-        if words.strip() in ("/exit", "/quit"):
-            break
-        if words.strip() == "/reset":
-            conversation.reset()
-            print("forgotten")
-        elif words.startswith("/"):
-            print(f"{words.split()[0]} isn't a command. {HELP}")
-        elif words.strip():
-            _turn(conversation, words, write)
     if terminal:
         print()
 
 
 def _turn(conversation: Conversation, words: str, write: Callable[[str], object]) -> None:
-    """Prints one answer, and what there is to say about it."""
+    """Obeys a command, or prints one answer and what there is to say about it."""
+    if words.strip() == "/reset":
+        conversation.reset()
+        print("forgotten")
+        return
+    if words.startswith("/"):
+        print(f"{words.split()[0]} isn't a command. {HELP}")
+        return
+    if not words.strip():
+        return
     before = conversation.left_out
     try:
         whole = show(conversation.say(words), write)
         print("" if whole else " [stopped]")
     except ConfigError as error:  # a message too long for the context: the conversation goes on
         print(f"({error})")
-    if conversation.left_out > before:
+    if conversation.left_out and not before:
         print("(The conversation is longer than the model's context: it no longer sees the oldest messages.)")
