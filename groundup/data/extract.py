@@ -76,6 +76,8 @@ FURNITURE = [
 CONTENT = "main, article, [role=main], [itemprop=articleBody], #main-content"
 ENOUGH_CHARS = 200  # less than this isn't what a page is about
 SENTENCES = re.compile(r"<p>.{80,}[.!?]\s*</p>")
+DEEPEST = 2000  # levels; the extractor's time grows with their square
+NESTING = re.compile(r"<(/?)(?:div|span|ul|ol|table|b|i|font|section|blockquote)\b", re.IGNORECASE)
 PRE = re.compile(r"<pre>(.*?)</pre>", re.DOTALL)
 HEADING = re.compile(r"<h[1-6]>(.*?)</h[1-6]>", re.DOTALL)
 BULLET = re.compile(r"<li>\s*")
@@ -152,7 +154,10 @@ def _page(record: Record) -> str:
 def _html(record: Record) -> Extracted:
     from resiliparse.parse.html import HTMLTree
 
-    tree = HTMLTree.parse(_page(record))
+    source = _page(record)
+    if (depth := _depth(source)) > DEEPEST:
+        return Extracted([], {}, Drop("extract", "too_deep", depth, DEEPEST))
+    tree = HTMLTree.parse(source)
     page = _content(tree)
     blocks = []
     for number, part in enumerate(PRE.split(page)):
@@ -169,6 +174,15 @@ def _html(record: Record) -> Extracted:
         meta["licence"] = address[1].decode("utf-8", "replace") if address else ""
     headings = frozenset(" ".join(unescape(TAG.sub("", h)).split()) for h in HEADING.findall(page))
     return Extracted([b for b in blocks if b.text.strip()], {k: v for k, v in meta.items() if v}, headings=headings)
+
+
+def _depth(page: str) -> int:
+    """Returns how deeply a page nests its elements, roughly; 0 for a page that hasn't got so many that it could matter."""
+    depth = deepest = 0
+    for tag in NESTING.finditer(page) if page.count("</") + page.count("<div") > DEEPEST else ():
+        depth += -1 if tag[1] else 1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _content(tree: Any) -> str:

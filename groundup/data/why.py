@@ -19,6 +19,7 @@ PLACES = {"kept": "documents.parquet", "held out": "heldout.parquet", "dropped":
 MEANING = {
     "minified": "lines this long are written by tools, not people",
     "generated": "the file says that a tool wrote it",
+    "too_deep": "levels of elements within elements: a broken or hostile page",
     "redirect": "the page only points to another",
     "namespace": "the page isn't an article (it is a talk page, a category or the like)",
     "empty": "no text was left outside menus, scripts and the like",

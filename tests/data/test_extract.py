@@ -44,6 +44,13 @@ def test_the_naive_text_keeps_everything_that_is_seen() -> None:
     assert "track" not in text
 
 
+def test_a_page_that_nests_without_end_is_left_alone() -> None:
+    drop = extract(html("<main>" + "<div>" * 20_000 + "hello" + "</div>" * 20_000)).drop
+    assert drop is not None
+    assert (drop.rule, drop.value) == ("too_deep", 20_000)
+    assert extract(html("<main>" + "<div>hello there</div>" * 5_000)).drop is None
+
+
 def test_pages_in_old_encodings_are_repaired() -> None:
     page = "<html><head><meta charset='{}'></head><body><main><p>Grüße aus Köln, schöne Straßen und viele Bäume.</p></main></body></html>"
     latin, unnamed = page.format("iso-8859-1").encode("latin-1"), page.format("").encode("latin-1")
