@@ -56,7 +56,9 @@ def main() -> None:
     law = plan.Law(482.0, 2085.0, 1.8169, 0.3478, 0.3659)  # Besiroglu et al. 2024
     compute = 6 * params * 300 * 16 * CONTEXT
     best, data = plan.optimal_allocation(law, compute)
-    print(f"plan: {params:,} parameters; for {compute:.1e} FLOPs Chinchilla would take {best:,.0f} and {data:,.0f} tokens")
+    print(
+        f"plan: {params:,} parameters; for {compute:.1e} FLOPs Chinchilla would take {best:,.0f} and {data:,.0f} tokens"
+    )
 
     before = training.mean_loss(net, tokens, CONTEXT)
     batches = list(training.text_batches(tokens, CONTEXT, batch=16, steps=300))

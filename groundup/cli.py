@@ -42,7 +42,7 @@ VERBS = {
     "generate": Verb("infer.config:GenerateConfig", "infer.sample:main", "continue a text"),
     "chat": Verb("infer.config:ChatConfig", "infer.chat:main", "talk to the model in the terminal"),
     "serve": Verb("serve.config:ServeConfig", "serve.app:main", "an OpenAI-compatible server with a chat page"),
-    "export huggingface": Verb("export.config:HuggingFaceConfig", "export.huggingface:main", "a folder that transformers, vLLM and others load"),
+    "export huggingface": Verb("export.config:HuggingFaceConfig", "export.huggingface:main", "a folder that transformers and vLLM load"),
     "report": Verb("report.config:ReportConfig", "report.page:main", "one self-contained report.html of the whole project"),
 }  # fmt: skip
 

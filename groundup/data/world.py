@@ -36,12 +36,18 @@ TEST_PROBLEMS = 1024  # fixed and held out, the same number of each skill (round
 # Pages that aren't good ones, for each hundred good pages.
 DIRT = {"near": 8, "copy": 6, "spam": 5, "wrong": 8, "foreign": 5, "contact": 4, "error": 3, "thin": 3}
 FOREIGN = {
-    "de": ("Heute war {a} mit {b} am Hafen und sie haben lange auf das Boot gewartet.", "Das Wetter war schön, aber der Wind kam aus dem Norden.",
-           "Am Abend kochte {c} eine Suppe, und alle saßen zusammen in der Küche.", "Morgen wollen sie wieder in den Wald gehen und Pilze suchen."),
-    "fr": ("Aujourd'hui {a} et {b} sont allés au marché pour acheter du pain et des pommes.", "Il faisait beau, mais le vent soufflait très fort.",
-           "Le soir, {c} a préparé une soupe et tout le monde a mangé dans la cuisine.", "Demain ils veulent retourner dans la forêt avec leurs amis."),
-    "bg": ("Днес {a} и {b} отидоха на пазара, за да купят хляб и ябълки.", "Времето беше хубаво, но вятърът духаше много силно.",
-           "Вечерта {c} сготви супа и всички седнаха заедно в кухнята.", "Утре искат пак да отидат в гората със своите приятели."),
+    "de": ("Heute war {a} mit {b} am Hafen und sie haben lange auf das Boot gewartet.",
+           "Das Wetter war schön, aber der Wind kam aus dem Norden.",
+           "Am Abend kochte {c} eine Suppe, und alle saßen zusammen in der Küche.",
+           "Morgen wollen sie wieder in den Wald gehen und Pilze suchen."),
+    "fr": ("Aujourd'hui {a} et {b} sont allés au marché pour acheter du pain et des pommes.",
+           "Il faisait beau, mais le vent soufflait très fort.",
+           "Le soir, {c} a préparé une soupe et tout le monde a mangé dans la cuisine.",
+           "Demain ils veulent retourner dans la forêt avec leurs amis."),
+    "bg": ("Днес {a} и {b} отидоха на пазара, за да купят хляб и ябълки.",
+           "Времето беше хубаво, но вятърът духаше много силно.",
+           "Вечерта {c} сготви супа и всички седнаха заедно в кухнята.",
+           "Утре искат пак да отидат в гората със своите приятели."),
 }  # fmt: skip
 SPAM = (
     "cheap",
@@ -309,7 +315,8 @@ def main(config: WorldConfig) -> None:
         f"{config.project}/raw: {info['documents']} documents of prose ({info['prose_bytes'] / 1e6:.1f} MB), {dirty} pages of dirt"
     )
     say(
-        f"{config.project}/tasks: {len(info['skills'])} skills, {info['demonstrations']} demonstrations, {info['test_problems']} held-out problems"
+        f"{config.project}/tasks: {len(info['skills'])} skills, {info['demonstrations']} demonstrations, "
+        f"{info['test_problems']} held-out problems"
     )
     say(f"no model can need fewer than {info['entropy_bits_per_byte']:.3f} bits for a byte of that prose")
     say(f"next: {command('data', 'build', config.project)}")

@@ -104,10 +104,13 @@ class Demo:
         return fill(cls, self.recipe.get(name, {}), **self.given, **more)
 
     def scaled(self, cls: type[Any], name: str) -> Any:
-        """Returns an alignment verb's config, seeded; its steps shrink as the plan found pretraining's must on this machine."""
+        """Returns an alignment verb's config, seeded; on a slow machine with the root of the share of steps that pretraining takes.
+
+        Alignment is cheap, and a model that barely learned to answer is worth less than one that read a little less.
+        """
         config = self.section(cls, name)
         wanted = self.recipe["pretrain"]["train"]["steps"]
-        share = min(1.0, self.planned()["steps"] / wanted)
+        share = min(1.0, self.planned()["steps"] / wanted) ** 0.5
         loop = dataclasses.replace(config.train, steps=max(2, round(config.train.steps * share)), seed=self.config.seed)
         return dataclasses.replace(config, train=loop)
 

@@ -151,7 +151,7 @@ def test_different_choices_give_different_texts(skill):
     for seed in range(5000):
         dice = Witness("witness", seed)
         dice.choices = kept = []
-        key, slots, value, others = SKILLS[skill].roll(dice, people)
+        _, slots, value, others = SKILLS[skill].roll(dice, people)
         text = told(Situation(skill, "0", slots, value, tuple(others)), dice, people)
         assert seen.setdefault(text, (tuple(kept), round(dice.bits, 6))) == (tuple(kept), round(dice.bits, 6)), text
     assert len(seen) > 200

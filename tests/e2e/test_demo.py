@@ -26,7 +26,9 @@ ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}
 
 def demo(folder: Path, *flags: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     command = ["groundup", "demo", "my-llm", "--recipe", str(TINY), "--threads", "1", *flags]
-    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=400, check=False
+    )
     assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
 
@@ -113,7 +115,9 @@ def serve(folder: Path, command: str) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_it_goes_on_after_a_stop(tmp_path: Path, finished: tuple[Path, str], number: signal.Signals, code: int) -> None:
     command = ["groundup", "demo", "my-llm", "--recipe", str(TINY), "--threads", "1"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     metrics, limit = tmp_path / "my-llm" / "05-pretrain" / "main" / "metrics.jsonl", time.time() + 200
     while not metrics.exists() and process.poll() is None and time.time() < limit:
         time.sleep(0.02)
@@ -134,15 +138,25 @@ def test_a_folder_of_mixed_files(tmp_path: Path, data_dir: Path) -> None:
     corpus.mkdir()
     (corpus / "book.txt").write_bytes((data_dir / "raw" / "gutenberg-books.txt").read_bytes()[:400_000])
     (corpus / "wiki.xml.bz2").write_bytes((data_dir / "raw" / "bgwiki-excerpt.xml.bz2").read_bytes())
-    (corpus / "pages.warc.gz").write_bytes((data_dir / "raw" / "docs.warc.gz").read_bytes()[:300_000])  # cut in the middle
-    rows = [json.loads(line)["response"] for line in (data_dir / "sft" / "dolly-1000.jsonl").read_text().splitlines()[:200]]
+    (corpus / "pages.warc.gz").write_bytes(
+        (data_dir / "raw" / "docs.warc.gz").read_bytes()[:300_000]
+    )  # cut in the middle
+    rows = [
+        json.loads(line)["response"] for line in (data_dir / "sft" / "dolly-1000.jsonl").read_text().splitlines()[:200]
+    ]
     with gzip.open(corpus / "rows.jsonl.gz", "wt") as stream:
         stream.writelines(json.dumps({"id": str(i), "text": text}) + "\n" for i, text in enumerate(rows))
-    (corpus / "page.html").write_text(f"<html><body><nav>Home</nav><main><p>{rows[0]}</p><p>{rows[1]}</p></main></body></html>")
-    (corpus / "module.py").write_text('"""A module."""\n\n\ndef double(x):\n    """Returns twice x."""\n    return 2 * x\n')
+    (corpus / "page.html").write_text(
+        f"<html><body><nav>Home</nav><main><p>{rows[0]}</p><p>{rows[1]}</p></main></body></html>"
+    )
+    (corpus / "module.py").write_text(
+        '"""A module."""\n\n\ndef double(x):\n    """Returns twice x."""\n    return 2 * x\n'
+    )
     (corpus / "noise.bin").write_bytes(bytes(range(256)) * 40)
     command = ["groundup", "demo", "mine", "--threads", "1", "--corpus", str(corpus), "--max-minutes", "0.2"]
-    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=400, check=False
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     stats = json.loads((tmp_path / "mine" / "01-data" / "main" / "stats.json").read_text())
     assert len(stats["sources"]) >= 4
@@ -153,7 +167,9 @@ def test_a_folder_of_mixed_files(tmp_path: Path, data_dir: Path) -> None:
     assert summary["entropy_floor_bits_per_byte"] is None
 
 
-@pytest.mark.parametrize("content", [None, b"", b"x", bytes(range(256)) * 8], ids=["empty folder", "empty file", "one byte", "binary"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"x", bytes(range(256)) * 8], ids=["empty folder", "empty file", "one byte", "binary"]
+)
 def test_a_corpus_that_holds_nothing_is_one_line(tmp_path: Path, content: bytes | None) -> None:
     (tmp_path / "corpus").mkdir()
     if content is not None:
@@ -168,7 +184,9 @@ def test_a_corpus_that_holds_nothing_is_one_line(tmp_path: Path, content: bytes 
 def test_below_the_floor_is_a_leak_and_fails(tmp_path: Path) -> None:
     with record(open_run(tmp_path, "eval"), "", {}) as results:
         results.update(entropy_floor_bits_per_byte=0.5, differences={})
-    write_json(open_run(tmp_path, "eval").path / "base.json", {"bits_per_byte": {"value": 0.4, "low": 0.3, "high": 0.5}})
+    write_json(
+        open_run(tmp_path, "eval").path / "base.json", {"bits_per_byte": {"value": 0.4, "low": 0.3, "high": 0.5}}
+    )
     with pytest.raises(DataError, match="leaked"):
         summarise(DemoConfig(tmp_path, corpus="python"), 1.0)
     assert json.loads((tmp_path / "summary.json").read_text())["stages"]["base"]["bits_per_byte"] == 0.4

@@ -9,7 +9,9 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_plain_llm_learns_a_rhyme_and_answers_questions(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, ROOT / "examples" / "plain_llm.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "plain_llm.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     before, after = map(float, re.search(r"pretraining: ([\d.]+) -> ([\d.]+)", done.stdout).groups())  # type: ignore[union-attr]
     assert after < 0.5 < before
@@ -21,6 +23,8 @@ def test_plain_llm_learns_a_rhyme_and_answers_questions(tmp_path: Path) -> None:
 def test_plain_llm_takes_a_text(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog.\n" * 40)
-    done = subprocess.run([sys.executable, ROOT / "examples" / "plain_llm.py", text], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "plain_llm.py", text], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert "brown fox" in done.stdout.split("it continues")[1]
