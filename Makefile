@@ -27,6 +27,7 @@ check: .venv/dev.done
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/python docs/generate_cli.py --check
+	$(BIN)/python benchmarks/readme.py --check
 
 format: .venv/dev.done
 	$(BIN)/ruff check --fix .
@@ -34,6 +35,7 @@ format: .venv/dev.done
 
 docs: .venv/dev.done
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python benchmarks/readme.py
 
 book: .venv/dev.done
 	$(BIN)/python book/build.py $(ARGS)

@@ -5,7 +5,7 @@ from typing import Any
 
 from groundup.base.errors import DataError
 from groundup.base.files import read_json, write_json
-from groundup.base.log import command, duration, say
+from groundup.base.log import command, duration, quantity, say
 from groundup.base.records import Message, read_problems
 from groundup.base.runs import STAGES, open_run
 from groundup.recipes.config import DemoConfig
@@ -71,6 +71,10 @@ def summarise(config: DemoConfig, wall_s: float) -> dict[str, Any]:
         "seed": config.seed,
         "corpus": config.corpus,
     }  # fmt: skip
+    if config.ablate_data:
+        clean, raw = (open_run(project, "pretrain", name).results["bits_per_byte"] for name in ("main", "raw"))
+        summary["ablation"] = {"clean": clean, "raw": raw, "tokens": open_run(project, "pretrain").results["tokens"]}
+        summary["comparisons"]["raw text - cleaned text, the same tokens: bits_per_byte"] = {"value": raw - clean}
     if config.corpus == "world":
         summary["conversation"] = conversation(project)
     write_json(project / "summary.json", summary)
@@ -85,6 +89,12 @@ def summarise(config: DemoConfig, wall_s: float) -> dict[str, Any]:
 
 def show(config: DemoConfig, summary: dict[str, Any]) -> None:
     """Prints the conversation, the time, and what to type next."""
+    if found := summary.get("ablation"):
+        say(
+            f"\nwhat cleaning bought, in bits per byte of held-out text after {quantity(found['tokens'])} tokens: {found['clean']:.3f} "
+            f"with the cleaned text, {found['raw']:.3f} with the raw text"
+        )
+    say("")
     for turn in summary.get("conversation", []):
         say(f"  {turn['role']:>9}: {turn['content']}")
     say(f"\nall of it took {duration(summary['wall_s'])}; report: {config.project / 'report.html'}\n\nnext:")

@@ -81,7 +81,13 @@ WANTED: dict[str, list[tuple[str, str, dict[str, str]]]] = {
         ("Gradient norm", "norm before clipping", {"grad_norm": ""}),
         ("Throughput", "tokens per second", {"tokens_per_s": ""}),
     ],
-    "sft": [("Supervised fine-tuning", "nats per answer token", {"loss": "training", "heldout_loss": "held out"})],
+    "sft": [
+        (
+            "Supervised fine-tuning",
+            "nats per token",
+            {"loss": "training, replay included", "chat_loss": "answers", "heldout_loss": "answers, held out"},
+        )
+    ],
     "dpo": [
         (
             "DPO: what the margin is made of",
