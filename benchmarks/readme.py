@@ -20,7 +20,8 @@ def table() -> str:
     lines = [
         f"`make demo` on two cores ({result['hardware'].rpartition(' x')[0]}, AVX2), {result['date']}, seed {median['seed']},",
         f"the (lower) median of {len(runs)} seeds; all of them are in `benchmarks/results/{newest.name}`.",
-        f"1,024 held-out problems of eight skills; no model can need fewer than {median['entropy_floor_bits_per_byte']:.3f} bits for a byte of the held-out text.",
+        "1,024 held-out problems of eight skills;",
+        f"no model can need fewer than {median['entropy_floor_bits_per_byte']:.3f} bits for a byte of the held-out text.",
         "",
         "| stage | bits per byte | exact match | sample@1 | pass@8 |",
         "|---|--:|--:|--:|--:|",
