@@ -19,8 +19,9 @@ from groundup.optim import adamw, muon
 from groundup.optim.schedule import lr_scale, warmup_steps
 from groundup.parallel.data import same_parameters, sum_gradients
 from groundup.parallel.mesh import World
+from groundup.train.blame import first_nonfinite
 from groundup.train.config import LoopConfig
-from groundup.train.metrics import Window, parameter_hash
+from groundup.train.metrics import Window, gradient_norms, parameter_hash
 from groundup.train.precision import autocast, peak_flops
 from groundup.train.state import load_checkpoint, save_checkpoint
 
@@ -86,6 +87,7 @@ class Loop:
         self.window = Window()
         self.flops, self.rate = 0.0, 0.0
         self.norm = torch.zeros(())
+        self.layer_norms: dict[str, float] = {}
 
     def resume(self) -> None:
         """Continues from the newest whole checkpoint of the run, if there is one."""
@@ -114,9 +116,10 @@ class Loop:
         # One seed for each step, so that resuming needs no saved generator: dropout falls as it would have.
         torch.manual_seed(((config.seed * 1_000_003 + self.done) * 1_009 + self.world.rank) % 2**63)
         batch = self.source.batch(self.done)
+        loader_s = time.perf_counter() - started
         sums: list[Tensor] = []
         counts: list[int | Tensor] = []
-        metrics: dict[str, float] = {}
+        metrics: dict[str, float] = {"loader_s": loader_s}
         parts: Sequence[Any] = self.source.parts(batch) if hasattr(self.source, "parts") else [batch]
         for part in parts:
             with autocast(self.precision, self.world.device):
@@ -134,14 +137,14 @@ class Loop:
             float(out_of_time),
         ]
         total, scored, tokens, any_interrupted, any_out = self.world.sum(local)
-        self.update(total, max(scored, 1.0))
+        self.update(total, max(scored, 1.0), parts)
         self.done, self.tokens = self.done + 1, self.tokens + int(tokens)
         seconds = time.perf_counter() - started
         self.train_s += seconds
         self.window.add(total, scored, tokens, seconds, metrics)
         return any_interrupted > 0, any_out > 0
 
-    def update(self, total: float, count: float) -> None:
+    def update(self, total: float, count: float, parts: Sequence[Any]) -> None:
         """Averages the gradients over all tokens, clips them, and lets the optimisers step.
 
         Raises: ConfigError if loss or gradient isn't finite; the weights are still as they were.
@@ -153,10 +156,13 @@ class Loop:
         norm = float(self.norm)
         if total - total != 0 or norm - norm != 0:
             what = "loss" if total - total != 0 else "gradient"
+            self.blame(what, parts)
             raise ConfigError(
                 f"step {self.done}: the {what} isn't finite; lower train.lr (now {config.lr:g}) or raise train.warmup (now "
                 f"{config.warmup:g}), and run the same command again"
             )
+        if (self.done + 1) % config.log_every == 0:
+            self.layer_norms = gradient_norms(self.model, count)
         scale = 1 / count
         if config.clip and norm > config.clip:
             scale *= config.clip / norm
@@ -168,6 +174,18 @@ class Loop:
                 group["lr"] = group["initial_lr"] * self.rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+
+    def blame(self, what: str, parts: Sequence[Any]) -> None:
+        """Writes a row that names the layer where loss or gradient ("what") stopped being finite; the doctor reads it."""
+
+        def forward() -> None:
+            for part in parts:
+                with autocast(self.precision, self.world.device):
+                    self.loss(self.model, part)
+
+        layer = first_nonfinite(self.model, forward)
+        if self.world.main:
+            self.run.metric(step=self.done + 1, tokens=self.tokens, nonfinite=what, layer=layer)
 
     def scale(self) -> float:
         """Returns the schedule's factor of the learning rate at the present step."""
@@ -183,9 +201,10 @@ class Loop:
                 row["tokens_per_s"] * self.flops / self.world.size / peak_flops(self.precision, self.world.device)
             )
         self.last = row | {"lr": self.config.lr * self.rate, "grad_norm": float(self.norm)}
+        layers, self.layer_norms = self.layer_norms, {}
         self.window = Window()
         if self.world.main:
-            self.run.metric(step=self.done, tokens=self.tokens, wall_s=round(self.wall_s, 3), **self.last)
+            self.run.metric(step=self.done, tokens=self.tokens, wall_s=round(self.wall_s, 3), **self.last, **layers)
 
     def evaluate(self, evaluate: Evaluate) -> None:
         """Looks at the held-out text (rank 0; the others wait), writes a row and says it."""

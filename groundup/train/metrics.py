@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-__all__ = ["MemoryMeter", "Window", "parameter_hash"]
+__all__ = ["MemoryMeter", "Window", "gradient_norms", "parameter_hash"]
 
 
 class Window:
@@ -70,6 +70,19 @@ def _peak_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@torch.no_grad()
+def gradient_norms(model: nn.Module, count: float) -> dict[str, float]:
+    """Returns {"grad_norm.embed", "grad_norm.blocks.0", ...}: the norm of each layer's gradient, divided by `count`."""
+    layers: dict[str, list[torch.Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            first, _, rest = name.partition(".")
+            layer = f"{first}.{rest.partition('.')[0]}" if first == "blocks" else first
+            layers.setdefault(layer, []).append(parameter.grad)
+    norms = torch.stack([torch.nn.utils.get_total_norm(gradients) for gradients in layers.values()]) / count
+    return {f"grad_norm.{layer}": norm for layer, norm in zip(layers, norms.tolist(), strict=True)}
 
 
 def parameter_hash(model: nn.Module) -> str:
