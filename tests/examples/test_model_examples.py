@@ -10,7 +10,7 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
-@pytest.mark.parametrize("name", ["numpy_llm.py"])
+@pytest.mark.parametrize("name", ["numpy_llm.py", pytest.param("jax_llm.py", marks=pytest.mark.slow)])
 def test_it_learns_a_rhyme_by_heart(name: str, tmp_path: Path) -> None:
     assert (EXAMPLES / name).read_text(encoding="utf-8").count("\n") <= 40
     done = subprocess.run([sys.executable, EXAMPLES / name], cwd=tmp_path, capture_output=True, text=True, timeout=300)
