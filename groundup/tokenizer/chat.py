@@ -4,15 +4,14 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from groundup.base.errors import DataError, TokenizerError
 from groundup.base.records import Message
+from groundup.tokenizer.encode import EOT, Tokenizer
+from groundup.tokenizer.foreign import Foreign
 
-if TYPE_CHECKING:
-    from groundup.tokenizer.encode import Tokenizer
-
-__all__ = ["DEFAULT_SPECIALS", "END", "TEMPLATE", "Rendered", "end_id", "render"]
+__all__ = ["DEFAULT_SPECIALS", "END", "TEMPLATE", "Rendered", "end_id", "render", "roles"]
 
 END = "<|end|>"
 DEFAULT_SPECIALS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", END)
@@ -46,9 +45,14 @@ class Rendered:
     loss_mask: list[int]
 
 
-def end_id(tokenizer: "Tokenizer") -> int:
-    """Returns the id of <|end|>, with which a turn ends. Raises: TokenizerError if the vocabulary has none."""
-    return tokenizer.special(END)
+def end_id(tokenizer: Tokenizer) -> int:
+    """Returns the id of the special with which a turn ends. Raises: TokenizerError if the vocabulary has none."""
+    return tokenizer.special(roles(tokenizer)[1])
+
+
+def roles(tokenizer: Tokenizer) -> tuple[str, str]:
+    """Returns the specials that begin a conversation and end a turn: <|endoftext|> and <|end|>, unless others made it."""
+    return (tokenizer.begin, tokenizer.end) if isinstance(tokenizer, Foreign) else (EOT, END)
 
 
 @functools.cache
@@ -91,7 +95,7 @@ def _quote(text: str, first: frozenset[str]) -> str:
     return text
 
 
-def render(messages: Sequence[Message], tokenizer: "Tokenizer", generation_prompt: bool = False) -> Rendered:
+def render(messages: Sequence[Message], tokenizer: Tokenizer, generation_prompt: bool = False) -> Rendered:
     """Returns the conversation as tokens, by the tokenizer's own template or else `TEMPLATE`.
 
     What people or models wrote never becomes a special token, whatever it says. With `generation_prompt` the tokens end
@@ -103,7 +107,7 @@ def render(messages: Sequence[Message], tokenizer: "Tokenizer", generation_promp
             tokenizer.special(name)
     first = frozenset(name[0] for name in tokenizer.specials)
     rows = [{"role": m.role, "content": _quote(m.content, first)} for m in messages]
-    special = {"bos_token": "<|endoftext|>", "eos_token": END}
+    special = dict(zip(("bos_token", "eos_token"), roles(tokenizer), strict=True))
     text = _compile(tokenizer.chat_template or TEMPLATE).render(
         messages=rows, add_generation_prompt=generation_prompt, **special
     )

@@ -1,31 +1,48 @@
-"""Tokenizer files: our own JSON, Hugging Face's tokenizer.json, tiktoken's ranks; and a text shown as tokens."""
+"""Tokenizer files: our own JSON, and whatever else `load` knows by its content; and a text shown as tokens."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.base.errors import DataError, TokenizerError
-from groundup.base.files import open_text, read_json, write_json
-from groundup.tokenizer.encode import EOT, Tokenizer
-from groundup.tokenizer.pattern import PATTERNS
+from groundup.base.files import read_json, write_json
+from groundup.tokenizer.encode import Tokenizer
+from groundup.tokenizer.foreign import Foreign, alphabet
+from groundup.tokenizer.huggingface import from_huggingface, huggingface_files, read_huggingface, to_huggingface
+from groundup.tokenizer.ranks import from_ranks, is_ranks, pattern_of, read_merges, read_ranks, to_ranks, write_ranks
 
 if TYPE_CHECKING:
     from groundup.tokenizer.config import EncodeConfig
 
-__all__ = ["huggingface_files", "load", "main", "read_merges", "save", "to_huggingface", "to_ranks"]
+__all__ = [
+    "alphabet", "from_huggingface", "from_ranks", "huggingface_files", "load", "main", "read_huggingface", "read_merges",
+    "read_ranks", "save", "to_huggingface", "to_ranks", "write_ranks",
+]  # fmt: skip
 
 FORMAT, FILE = "groundup-tokenizer", "tokenizer.json"
-KEYS = {"format": str, "version": int, "pattern": str, "specials": list, "merges": list}
+KEYS: dict[str, type | tuple[type, ...]] = {
+    "format": str,
+    "version": int,
+    "pattern": str,
+    "specials": (list, dict),
+    "merges": list,
+}
+FOREIGN = ("labels", "spare", "whole_words", "normal", "begin", "end")  # what only a tokenizer of others has
 
 
 def save(tokenizer: Tokenizer, path: Path | str) -> None:
     """Writes the tokenizer as JSON, atomically: to `path`, or as tokenizer.json into the folder `path`."""
     value: dict[str, Any] = {"format": FORMAT, "version": 1, "pattern": tokenizer.pattern}
-    value["specials"] = list(tokenizer.specials)
+    foreign = isinstance(tokenizer, Foreign)
+    value["specials"] = tokenizer.specials if foreign else list(tokenizer.specials)
     if tokenizer.byte_order != bytes(range(256)):
         value["byte_order"] = list(tokenizer.byte_order)
     if tokenizer.chat_template is not None:
         value["chat_template"] = tokenizer.chat_template
+    if isinstance(tokenizer, Foreign):
+        value |= {key: getattr(tokenizer, key) for key in FOREIGN}
+        value["spare"] = {name.hex(): i for name, i in tokenizer.spare.items()}
     write_json(_file(path), value | {"merges": [f"{left} {right}" for left, right in tokenizer.merges]})
 
 
@@ -39,112 +56,40 @@ def load(path: Path | str) -> Tokenizer:
     path = _file(path)
     if not path.exists():
         raise TokenizerError(f"{path}: no such tokenizer; make one with `groundup tokenizer train`")
+    if is_ranks(path):
+        return from_ranks(read_ranks(path), pattern=pattern_of(path))
     try:
         value = read_json(path)
     except DataError as error:
         raise TokenizerError(str(error)) from error
     if isinstance(value, dict) and isinstance(value.get("model"), dict):
-        raise TokenizerError(
-            f"{path}: a tokenizer of Hugging Face's format, not of groundup; only our own can be loaded"
-        )
+        return read_huggingface(path)
     for key, kind in KEYS.items():
         if not isinstance(value, dict) or not isinstance(value.get(key), kind):
             raise TokenizerError(f"{path}: not a tokenizer of groundup (no '{key}' in it)")
     if value["format"] != FORMAT or value["version"] != 1:
         raise TokenizerError(f"{path}: format {value['format']} {value['version']}; this groundup reads {FORMAT} 1")
     try:
-        merges = [(int(left), int(right)) for left, right in (merge.split() for merge in value["merges"])]
-        order = bytes(value.get("byte_order", range(256)))
-        names, template = value["specials"], value.get("chat_template")
-        if not all(isinstance(name, str) for name in names) or not isinstance(template, str | None):
-            raise TypeError
-        return Tokenizer(merges, names, value["pattern"], order, template)
+        return _own(value)
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from error
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TokenizerError(f"{path}: corrupt (expected pairs of ids, names of specials, 256 bytes)") from error
 
 
-def alphabet() -> list[str]:
-    """Returns the printable character that stands for each byte in GPT-2's files: itself if visible, else U+0100 on.
-
-    Source: Radford et al. 2019, encoder.py
-    """
-    seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in seen]
-    return [chr(256 + hidden.index(byte)) if byte in hidden else chr(byte) for byte in range(256)]
-
-
-def read_merges(path: Path | str, pattern: str = "gpt2", specials: tuple[str, ...] = (EOT,)) -> Tokenizer:
-    """Returns the tokenizer of a GPT-2 style merges file (vocab.bpe, merges.txt).
-
-    Raises: TokenizerError naming the line. Such files number the bytes in the order of their printable characters.
-    """
-    letters = alphabet()
-    order = bytes(sorted(range(256), key=lambda byte: (ord(letters[byte]) >= 256, byte)))
-    ids = {letters[byte]: i for i, byte in enumerate(order)}
-    merges: list[tuple[int, int]] = []
-    with open_text(path) as stream:
-        for number, line in enumerate(stream, 1):
-            line = line.rstrip("\n")
-            if not line or (number == 1 and line.startswith("#version")):
-                continue
-            parts = line.split(" ")
-            if len(parts) != 2 or parts[0] not in ids or parts[1] not in ids or "".join(parts) in ids:
-                raise TokenizerError(f"{path}, line {number}: expected a merge of two tokens that are already known")
-            merges.append((ids[parts[0]], ids[parts[1]]))
-            ids["".join(parts)] = len(ids)
-    return Tokenizer(merges, specials, pattern, order)
-
-
-def to_ranks(tokenizer: Tokenizer) -> dict[bytes, int]:
-    """Returns what tiktoken.Encoding calls mergeable_ranks: each token's bytes with its id, specials apart."""
-    return {tokenizer.token_bytes(i): i for i in range(256 + len(tokenizer.merges))}
-
-
-def to_huggingface(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Returns the content of a Hugging Face tokenizer.json whose ids equal ours, for any text.
-
-    Raises: TokenizerError if two merges spell the same token, which that format can't hold (training never makes such).
-    """
-    letters = alphabet()
-    names = ["".join(letters[byte] for byte in tokenizer.token_bytes(i)) for i in range(256 + len(tokenizer.merges))]
-    vocabulary = {name: i for i, name in enumerate(names)}
-    if len(vocabulary) < len(names):
-        raise TokenizerError("two merges spell the same token, which Hugging Face's format can't hold")
-    split = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    if (pattern := PATTERNS[tokenizer.pattern]) is not None:
-        first = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-        split = {"type": "Sequence", "pretokenizers": [first, split]}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {
-        "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
-        "added_tokens": [{"id": i, "content": name} | flags for name, i in tokenizer.specials.items()],
-        "pre_tokenizer": split,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
-        "model": {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-            "vocab": vocabulary, "merges": [[names[left], names[right]] for left, right in tokenizer.merges],
-        },
-    }  # fmt: skip
-
-
-def huggingface_files(tokenizer: Tokenizer, end: str = EOT, context: int | None = None) -> dict[str, dict[str, Any]]:
-    """Returns file name -> JSON content of what transformers needs to load this tokenizer, chat template included.
-
-    `end` is the special that ends a generation: <|endoftext|> for a base model, <|end|> for a chat model.
-    """
-    tokenizer.special(end)
-    config: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": EOT, "eos_token": end, "pad_token": EOT,
-        "clean_up_tokenization_spaces": False,
-    }  # fmt: skip
-    if context is not None:
-        config["model_max_length"] = context
-    if tokenizer.chat_template is not None:
-        config["chat_template"] = tokenizer.chat_template
-    return {FILE: to_huggingface(tokenizer), "tokenizer_config.json": config}
+def _own(value: Mapping[str, Any]) -> Tokenizer:
+    """Returns the tokenizer in our own JSON."""
+    merges = [(int(left), int(right)) for left, right in (merge.split() for merge in value["merges"])]
+    order = bytes(value.get("byte_order", range(256)))
+    names, template = value["specials"], value.get("chat_template")
+    if not all(isinstance(name, str) for name in names) or not isinstance(template, str | None):
+        raise TypeError
+    if isinstance(names, list):
+        return Tokenizer(merges, names, value["pattern"], order, template)
+    more = {key: value[key] for key in FOREIGN}
+    more["spare"] = {bytes.fromhex(name): int(i) for name, i in more["spare"].items()}
+    more["labels"] = [int(i) for i in more["labels"]]
+    return Foreign(merges, {name: int(i) for name, i in names.items()}, value["pattern"], order, template, **more)
 
 
 def find(project: Path, name: str = "main") -> Path:

@@ -95,7 +95,7 @@ GOOD = {"format": "groundup-tokenizer", "version": 1, "pattern": "qwen2", "speci
         (b"{", "not JSON"),
         (b"\xff\xfe\x00", "not UTF-8"),
         ([], "not a tokenizer of groundup"),
-        ({"model": {"type": "BPE"}}, "Hugging Face's format"),
+        ({"model": {"type": "BPE"}}, "not a tokenizer.json of Hugging Face"),
         ({"hello": "world"}, "not a tokenizer of groundup"),
         (GOOD | {"version": 2}, "this groundup reads groundup-tokenizer 1"),
         (GOOD | {"pattern": "qwen"}, "did you mean 'qwen2'"),
