@@ -32,6 +32,7 @@ class EvalConfig:
     problems: Path | None = None  # JSONL of held-out problems (none: tasks/problems-test.jsonl in the project)
     documents: Path | None = None  # Parquet of held-out documents (none: 01-data/main/heldout.parquet)
     limit: int = 0  # use only the first so many problems (0: all)
+    most_bytes: int = 0  # read only so much of the held-out text, in whole documents (0: all)
     samples: int = 8  # sampled answers a problem, at temperature 1
     max_tokens: int = 32  # the most tokens of an answer
     seed: int = 0  # of sampling and of the bootstrap
@@ -43,7 +44,7 @@ class EvalConfig:
         for key in ("samples", "max_tokens"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key}: expected at least 1, not {getattr(self, key)}")
-        for key in ("limit", "threads", "seed"):
+        for key in ("limit", "most_bytes", "threads", "seed"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key}: expected at least 0, not {getattr(self, key)}")
         if self.stage != "all":

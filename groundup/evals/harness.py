@@ -3,7 +3,7 @@
 import itertools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def _inputs(config: EvalConfig) -> tuple[list[Problem], list[Document], dict[str
             raise DataError(f"{config.problems_path}: an id occurs twice, so answers couldn't be told apart")
         files["problems"] = config.problems_path
     if config.documents is not None or config.documents_path.exists():
-        documents = list(read_documents(config.documents_path))
+        documents = _first(read_documents(config.documents_path), config.most_bytes)
         files["documents"] = config.documents_path
     if not problems and not documents:
         raise DataError(
@@ -118,6 +118,17 @@ def _inputs(config: EvalConfig) -> tuple[list[Problem], list[Document], dict[str
             f"run `groundup data build {config.project}` first, or give --problems or --documents"
         )
     return problems, documents, files
+
+
+def _first(documents: Iterable[Document], most_bytes: int) -> list[Document]:
+    """Returns the documents until they have `most_bytes` together (0: all), one at least."""
+    taken, size = [], 0
+    for document in documents:
+        size += len(document.text.encode())
+        if most_bytes and taken and size > most_bytes:
+            break
+        taken.append(document)
+    return taken
 
 
 def _checkpoint(label: str, run: Path) -> Path:
@@ -131,7 +142,7 @@ def _key(config: EvalConfig, checkpoint: Path, files: dict[str, Path]) -> str:
     known = [fingerprint(path) for path in files.values()] + [
         (checkpoint / "MANIFEST.json").read_text(encoding="utf-8")
     ]
-    return text_hash(repr([config.limit, config.samples, config.max_tokens, config.seed, *known]))
+    return text_hash(repr([config.limit, config.most_bytes, config.samples, config.max_tokens, config.seed, *known]))
 
 
 def main(config: EvalConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from groundup.base.runs import Run, open_run, record, unchanged
 from groundup.model.config import ModelConfig
 from groundup.plan.chinchilla import BESIROGLU, TOKENS_PER_PARAMETER, effective_tokens, good_lr
 from groundup.plan.config import PlanConfig
-from groundup.plan.cost import faster_precision, hardware, muon_flops, seconds_per_step, shape
+from groundup.plan.cost import faster_precision, hardware, muon_flops, seconds_per_step, seconds_to_read, shape
 from groundup.plan.memory import training_bytes
 
 __all__ = ["Plan", "Row", "main", "plan"]
@@ -39,6 +39,7 @@ class Row:
     tokens: int
     epochs: float
     flops: float
+    reading_s: float
     time_s: float
     memory_bytes: int
     law_loss: float
@@ -74,29 +75,36 @@ class Plan:
     def toml(self) -> str:
         """Returns the sections that `groundup pretrain` reads."""
         lines = [f"# {self.row.name}: {self.row.params:,} parameters, {self.row.tokens:,} tokens, "
-                 f"about {duration(self.row.time_s)}", "", "[model]", to_toml(self.model), "[train]",
+                 f"about {duration(self.row.time_s)}", "", "[model]", to_toml(self.model, "model."), "[train]",
                  f"steps = {self.row.steps}", f"batch_tokens = {self.batch_tokens}", f"lr = {self.lr:.3g}", ""]  # fmt: skip
         return "\n".join(lines)
 
 
 def _row(
-    config: PlanConfig, model: ModelConfig, corpus_tokens: int, seconds: float, precision: str, device: str
+    config: PlanConfig,
+    model: ModelConfig,
+    corpus_tokens: int,
+    seconds: float,
+    reading_s: float,
+    precision: str,
+    device: str,
 ) -> Row:
-    """Returns what a shape comes to whose steps take `seconds`."""
+    """Returns what a shape comes to whose steps take `seconds`, where reading the held-out text takes `reading_s`."""
     per_token = model.flops_per_token()
     extra = muon_flops(model) / config.batch_tokens if config.optimizer == "muon" else 0.0
     seconds *= (per_token + extra) / per_token  # the timed step was AdamW's
     if config.flops:
         steps = config.flops / per_token / config.batch_tokens
     else:
-        steps = config.minutes * 60 * TRAINING_SHARE / seconds
+        steps = (config.minutes * 60 - reading_s) * TRAINING_SHARE / seconds
     whole = max(1, round(min(steps, config.steps or steps)))
     tokens = whole * config.batch_tokens
     memory = training_bytes(model, config.batch_tokens // model.context, precision, config.optimizer, device)
     return Row(
         name=f"{model.d_model} x {model.n_layers}", params=model.params(), seconds_per_step=seconds,
         tokens_per_s=config.batch_tokens / seconds, steps=whole, tokens=tokens, epochs=tokens / corpus_tokens,
-        flops=tokens * per_token, time_s=whole * seconds / TRAINING_SHARE, memory_bytes=sum(memory.values()),
+        flops=tokens * per_token, reading_s=reading_s, time_s=whole * seconds / TRAINING_SHARE + reading_s,
+        memory_bytes=sum(memory.values()),
         law_loss=BESIROGLU.loss(model.params(), effective_tokens(tokens, corpus_tokens)),
     )  # fmt: skip
 
@@ -135,7 +143,8 @@ def plan(config: PlanConfig, corpus_tokens: int) -> Plan:
             if precision == "auto":
                 precision = faster_precision(device, config.batch_tokens, model.d_model)
             seconds = seconds_per_step(model, rows, device, precision, TIMING_S)
-            row = _row(config, model, corpus_tokens, seconds, precision, device.type)
+            reading_s = seconds_to_read(model, config.heldout_tokens, device) if config.heldout_tokens else 0.0
+            row = _row(config, model, corpus_tokens, seconds, reading_s, precision, device.type)
             tried.append((row, model, precision))
             bar.advance()
             if len(tried) > 1 and (tried[-1][0].law_loss > tried[-2][0].law_loss or tried[-1][0].steps < FEWEST_STEPS):
@@ -143,8 +152,9 @@ def plan(config: PlanConfig, corpus_tokens: int) -> Plan:
     enough = [entry for entry in tried if entry[0].steps >= FEWEST_STEPS] or tried[:1]
     row, model, precision = min(enough, key=lambda entry: entry[0].law_loss)
     if row.steps < 2:
+        reading = f" and reading the held-out text {duration(row.reading_s)}" if row.reading_s else ""
         raise ConfigError(
-            f"minutes: {config.minutes:g} is too little: one step of {row.name} takes {row.seconds_per_step:.1f} s here"
+            f"minutes: {config.minutes:.2g} is too little: one step of {row.name} takes {row.seconds_per_step:.1f} s{reading} here"
         )
     alternatives = [entry[0] for entry in tried]
     return Plan(model, row, alternatives, config.batch_tokens, good_lr(row.flops), precision, corpus_tokens)

@@ -21,6 +21,9 @@ class PlanConfig:
     name: str = "main"  # the run's name
     shards: str = "main"  # the run of token files to plan for
     minutes: float = 5.0  # training time on this machine
+    heldout_tokens: int = (
+        0  # held-out tokens that will be read besides (looks, the evaluation); their time is set aside
+    )
     flops: float = 0.0  # plan for so many floating-point operations instead (0: for the minutes)
     steps: int = 0  # no more steps than these, though there were time for more (0: as many as fit)
     params: float = 0.0  # take the shape nearest to so many parameters (0: the one with the least expected loss)
@@ -36,7 +39,7 @@ class PlanConfig:
         """Raises: ConfigError naming the key that is out of range."""
         if not self.minutes > 0 and not self.flops:
             raise ConfigError(f"minutes: expected a number above 0, not {self.minutes:g}")
-        for key in ("flops", "steps", "params", "threads"):
+        for key in ("heldout_tokens", "flops", "steps", "params", "threads"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key}: expected at least 0, not {getattr(self, key):g}")
         if self.params and not self.choose:

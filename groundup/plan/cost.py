@@ -13,7 +13,7 @@ from groundup.model.config import ModelConfig
 if TYPE_CHECKING:  # torch is loaded when something is timed, not when a plan's config is read
     import torch
 
-__all__ = ["best_time", "faster_precision", "hardware", "muon_flops", "seconds_per_step", "shape"]
+__all__ = ["best_time", "faster_precision", "hardware", "muon_flops", "seconds_per_step", "seconds_to_read", "shape"]
 
 HEAD = 64  # width of a head in the shapes that the planner proposes
 TIMED_TOKENS = 8192  # of a step that is timed; a larger one is taken in proportion
@@ -125,3 +125,19 @@ def seconds_per_step(
     while time.perf_counter() < end:
         times.append(step())
     return statistics.median(times) * rows / timed
+
+
+def seconds_to_read(model: ModelConfig, tokens: int, device: "torch.device") -> float:
+    """Returns the seconds in which the model reads that many tokens here without learning from them, in 32-bit.
+
+    One batch of a few thousand is timed, and the rest taken in proportion.
+    """
+    import torch
+
+    from groundup.model.transformer import Transformer
+
+    network = Transformer(model, seed=0).to(device).eval()
+    rows = max(1, min(tokens, TIMED_TOKENS) // model.context)
+    batch = torch.randint(0, model.vocab_size, (rows, model.context), device=device)
+    with torch.inference_mode():
+        return best_time(lambda: network(batch), device) * tokens / batch.numel()

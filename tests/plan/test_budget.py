@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from groundup.base.errors import ConfigError
 from groundup.base.files import write_json
 from groundup.base.runs import open_run, record
 from groundup.cli import main
@@ -51,6 +53,22 @@ def test_minutes_become_steps_of_a_given_shape(machine: list[str]) -> None:
     assert found.row.time_s == pytest.approx(600, rel=0.01)
     assert found.row.tokens == found.row.steps * 4096
     assert machine == ["128 x 4"]
+
+
+def test_reading_the_held_out_text_is_set_aside(machine: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "seconds_to_read", lambda model, tokens, device: tokens / 1000)
+    without = budget.plan(config(minutes=10, choose=False), 10**6).row
+    found = budget.plan(config(minutes=10, choose=False, heldout_tokens=300_000), 10**6).row
+    assert found.steps == pytest.approx(without.steps / 2, abs=1)
+    assert found.time_s == pytest.approx(600, rel=0.01)
+    with pytest.raises(ConfigError, match=r"minutes: 4 is too little.*reading the held-out text 5 min"):
+        budget.plan(config(minutes=4, choose=False, heldout_tokens=300_000), 10**6)
+
+
+def test_the_model_is_timed_reading() -> None:
+    model = ModelConfig(context=32, d_model=32, n_layers=1)
+    few, many = (cost.seconds_to_read(model, tokens, torch.device("cpu")) for tokens in (10_000, 10_000_000))
+    assert 0 < few < many
 
 
 def test_wanted_steps_are_taken_if_there_is_time(machine: list[str]) -> None:
