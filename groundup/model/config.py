@@ -1,22 +1,26 @@
 """The shape of a model: one dataclass for all families; parameters and FLOPs are counted here and nowhere else."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from groundup.base.config import from_dict as fill
 from groundup.base.errors import ConfigError
 
-__all__ = ["FAMILIES", "ModelConfig"]
+__all__ = ["FAMILIES", "ModelConfig", "RopeConfig", "VariantConfig"]
+
+Norm = Literal["rms", "layer"]
+Activation = Literal["swiglu", "gelu", "gelu_exact", "relu", "relu2"]
+Positions = Literal["rope", "learned", "sinusoidal"]
 
 
 @dataclass(frozen=True)
 class Family:
     """What sets one architecture apart from another."""
 
-    norm: Literal["rms", "layer"]
-    activation: Literal["swiglu", "gelu", "relu"]
-    positions: Literal["rope", "learned", "sinusoidal"]
+    norm: Norm
+    activation: Activation
+    positions: Positions
     qk_norm: bool
     bias: bool
     pre_norm: bool
@@ -28,6 +32,55 @@ FAMILIES = {
     "gpt2": Family("layer", "gelu", "learned", qk_norm=False, bias=True, pre_norm=True),
     "transformer2017": Family("layer", "relu", "sinusoidal", qk_norm=False, bias=True, pre_norm=False),
 }
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary positions, and how they are stretched so that a model reads further than it was trained to."""
+
+    theta: float = 10000.0  # base of the wavelengths; long contexts take a larger one (Llama 3: 500000)
+    scaling: Literal["none", "linear", "llama3", "yarn"] = "none"  # slow all pairs alike, or the slow ones only
+    factor: float = 1.0  # how many times slower the slowed pairs turn
+    original_context: int = 0  # context that it was trained with, before it was stretched (0: context / factor)
+    low_freq_factor: float = 1.0  # llama3: pairs that turn fewer times than this in the original context are slowed
+    high_freq_factor: float = 4.0  # llama3: those that turn more often are left alone, in between they are blended
+    beta_slow: float = 1.0  # yarn: as low_freq_factor
+    beta_fast: float = 32.0  # yarn: as high_freq_factor
+    attention_factor: float = 0.0  # yarn: multiplies queries and keys (0: 0.1 ln(factor) + 1)
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that is out of range."""
+        if not 1 < self.theta < float("inf"):
+            raise ConfigError(f"model.rope.theta: more than 1 is needed (10000 is usual), not {self.theta}")
+        if not 1 <= self.factor < float("inf"):
+            raise ConfigError(f"model.rope.factor: 1 or more is needed, not {self.factor}")
+        if self.scaling == "none" and self.factor != 1:
+            raise ConfigError(
+                f"model.rope.factor: {self.factor} has no effect without model.rope.scaling = linear, llama3 or yarn"
+            )
+        if self.original_context < 0:
+            raise ConfigError(f"model.rope.original_context: 0 or more is needed, not {self.original_context}")
+        for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
+            if not 0 < getattr(self, low) < getattr(self, high):
+                raise ConfigError(f"model.rope.{low}: must lie between 0 and {high}, not be {getattr(self, low)}")
+        if self.attention_factor < 0:
+            raise ConfigError(f"model.rope.attention_factor: 0 or more is needed, not {self.attention_factor}")
+
+
+@dataclass(frozen=True)
+class VariantConfig:
+    """Departures from the family; a model with any but the first two has no class at Hugging Face."""
+
+    norm_eps: float = 0.0  # what keeps a norm from dividing by zero (0: the family's, 1e-6 for RMSNorm, else 1e-5)
+    bias: Literal["family", "yes", "no"] = "family"  # whether linear layers and LayerNorms add a bias
+    activation: Literal["family", "swiglu", "gelu", "gelu_exact", "relu", "relu2"] = "family"  # the non-linearity
+    positions: Literal["family", "rope", "learned", "sinusoidal"] = "family"  # how a token learns where it stands
+    qk_norm: Literal["family", "yes", "no"] = "family"  # whether queries and keys are normalised, head by head
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that is out of range."""
+        if not 0 <= self.norm_eps < 1:
+            raise ConfigError(f"model.variant.norm_eps: from 0 to below 1 is needed, not {self.norm_eps}")
 
 
 @dataclass(frozen=True)
@@ -45,32 +98,33 @@ class ModelConfig:
     head_dim: int = 0  # width of one head (0: d_model / n_heads)
     dropout: float = 0.0  # share of activations dropped in training
     tie_embeddings: bool = True  # the output layer shares the embedding's matrix
-    rope_theta: float = 10000.0  # base of the rotary positions' wavelengths
+    rope: RopeConfig = field(default_factory=RopeConfig)  # rotary positions
+    variant: VariantConfig = field(default_factory=VariantConfig)  # departures from the family
 
     @property
-    def norm(self) -> Literal["rms", "layer"]:
+    def norm(self) -> Norm:
         """RMSNorm or LayerNorm."""
         return FAMILIES[self.family].norm
 
     @property
-    def activation(self) -> Literal["swiglu", "gelu", "relu"]:
+    def activation(self) -> Activation:
         """The feed-forward layer's non-linearity."""
-        return FAMILIES[self.family].activation
+        return FAMILIES[self.family].activation if self.variant.activation == "family" else self.variant.activation
 
     @property
-    def positions(self) -> Literal["rope", "learned", "sinusoidal"]:
+    def positions(self) -> Positions:
         """How a token learns where it stands."""
-        return FAMILIES[self.family].positions
+        return FAMILIES[self.family].positions if self.variant.positions == "family" else self.variant.positions
 
     @property
     def qk_norm(self) -> bool:
         """Whether queries and keys are normalised, head by head."""
-        return FAMILIES[self.family].qk_norm
+        return FAMILIES[self.family].qk_norm if self.variant.qk_norm == "family" else self.variant.qk_norm == "yes"
 
     @property
     def bias(self) -> bool:
-        """Whether linear layers and norms add a bias."""
-        return FAMILIES[self.family].bias
+        """Whether linear layers and LayerNorms add a bias."""
+        return FAMILIES[self.family].bias if self.variant.bias == "family" else self.variant.bias == "yes"
 
     @property
     def pre_norm(self) -> bool:
@@ -80,7 +134,7 @@ class ModelConfig:
     @property
     def norm_eps(self) -> float:
         """The small number that keeps a norm from dividing by zero."""
-        return 1e-6 if self.norm == "rms" else 1e-5
+        return self.variant.norm_eps or (1e-6 if self.norm == "rms" else 1e-5)
 
     @property
     def kv_heads(self) -> int:
@@ -118,12 +172,14 @@ class ModelConfig:
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ConfigError(f"model.d_model: sines and cosines come in pairs, so it must be even, not {self.d_model}")
         equal = self.kv_heads == self.n_heads and self.head_size * self.n_heads == self.d_model
-        if self.positions != "rope" and not equal:
+        if self.family in ("gpt2", "transformer2017") and not equal:
             raise ConfigError(f"model.n_kv_heads, model.head_dim: {self.family} knows neither; leave them 0")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout: a share from 0 to below 1 is needed, not {self.dropout}")
-        if self.rope_theta <= 1:
-            raise ConfigError(f"model.rope_theta: more than 1 is needed (10000 is usual), not {self.rope_theta}")
+        self.rope.validate()
+        self.variant.validate()
+        if self.positions != "rope" and self.rope != RopeConfig():
+            raise ConfigError(f"model.rope: the model's positions are {self.positions}, not rotary; leave it out")
 
     def _matrices(self) -> int:
         """Weights of one block's matrices."""
@@ -133,10 +189,11 @@ class ModelConfig:
 
     def params(self) -> int:
         """Returns the exact number of trained parameters; a matrix that is shared counts once."""
-        norm = self.d_model * (2 if self.norm == "layer" else 1)
+        norm = self.d_model * (2 if self.norm == "layer" and self.bias else 1)
         block = self._matrices() + 2 * norm + (2 * self.head_size if self.qk_norm else 0)
         if self.bias:
-            block += self.head_size * (self.n_heads + 2 * self.kv_heads) + self.d_model + self.ff_size + self.d_model
+            inner = self.ff_size * (2 if self.activation == "swiglu" else 1)
+            block += self.head_size * (self.n_heads + 2 * self.kv_heads) + self.d_model + inner + self.d_model
         total = self.n_layers * block + self.vocab_size * self.d_model * (1 if self.tie_embeddings else 2)
         total += norm if self.pre_norm else 0
         return total + (self.context * self.d_model if self.positions == "learned" else 0)

@@ -64,7 +64,7 @@ def make_norm(config: ModelConfig) -> nn.Module:
     """Returns the norm of the config's family, over d_model."""
     if config.norm == "rms":
         return RMSNorm(config.d_model, config.norm_eps)
-    return nn.LayerNorm(config.d_model, config.norm_eps)
+    return nn.LayerNorm(config.d_model, config.norm_eps, bias=config.bias)
 
 
 class Attention(nn.Module):
@@ -126,13 +126,22 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, T, C)."""
-        h = self.up(x)
-        if self.activation == "swiglu":
-            gate, value = h.chunk(2, dim=-1)
-            h = F.silu(gate) * value
-        else:
-            h = F.relu(h) if self.activation == "relu" else F.gelu(h, approximate="tanh")
-        return self.down(h)
+        return self.down(self.bend(self.up(x)))
+
+    def bend(self, h: Tensor) -> Tensor:
+        """Returns the non-linearity of h; SwiGLU's takes half the columns as the gate of the others."""
+        match self.activation:
+            case "swiglu":
+                gate, value = h.chunk(2, dim=-1)
+                return F.silu(gate) * value
+            case "gelu":  # as GPT-2 computed it
+                return F.gelu(h, approximate="tanh")
+            case "gelu_exact":
+                return F.gelu(h)
+            case "relu":
+                return F.relu(h)
+            case "relu2":
+                return F.relu(h).square()
 
 
 class Block(nn.Module):

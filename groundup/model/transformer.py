@@ -43,7 +43,7 @@ class Transformer(nn.Module):
         elif config.positions == "sinusoidal":
             self.register_buffer("sinusoids", sinusoids(config.context, config.d_model), persistent=False)
         else:
-            cos, sin = rotary_tables(config.context, config.head_size, config.rope_theta)
+            cos, sin = rotary_tables(config.context, config.head_size, config.rope)
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))

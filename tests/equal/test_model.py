@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from groundup.model import plain
 from groundup.model.attention import attention, causal_mask
-from groundup.model.config import ModelConfig
+from groundup.model.config import ModelConfig, RopeConfig
 from groundup.model.layers import FeedForward, RMSNorm
 from groundup.model.rope import rotary_tables, rotate, sinusoids
 from groundup.model.transformer import Transformer
@@ -215,7 +215,7 @@ def test_swiglu() -> None:
 
 def test_rotate_and_sinusoidal_positions() -> None:
     x = torch.randn(2, 3, 50, 8)
-    same(rotate(x, *rotary_tables(50, 8, 10000.0)), plain.rotate(x, 10000.0))
+    same(rotate(x, *rotary_tables(50, 8, RopeConfig(10000.0))), plain.rotate(x, 10000.0))
     same(sinusoids(50, 12), plain.sinusoidal_positions(50, 12))
     # What the turning is for: a score depends on the distance alone.
     q, k = torch.randn(2, 1, 8)

@@ -16,9 +16,10 @@ from groundup.base.records import Message
 from groundup.base.runs import open_run, record, write_checkpoint
 from groundup.export.config import HuggingFaceConfig, stage_of
 from groundup.export.huggingface import export, main
-from groundup.model.config import ModelConfig
+from groundup.model.config import ModelConfig, RopeConfig
+from groundup.model.huggingface import to_huggingface
 from groundup.model.transformer import Transformer
-from groundup.model.weights import load_model, save_model, to_huggingface
+from groundup.model.weights import load_model, save_model
 from groundup.tokenizer.chat import render
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import load, save
@@ -34,9 +35,9 @@ FILES = [
     "tokenizer_config.json",
 ]
 SHAPES: dict[str, dict[str, Any]] = {
-    "qwen3": {"n_kv_heads": 2, "head_dim": 24, "rope_theta": 5000.0},
+    "qwen3": {"n_kv_heads": 2, "head_dim": 24, "rope": RopeConfig(5000.0)},
     "qwen3-untied": {"tie_embeddings": False},
-    "llama": {"n_kv_heads": 1, "rope_theta": 5000.0},
+    "llama": {"n_kv_heads": 1, "rope": RopeConfig(5000.0)},
     "llama-untied": {"tie_embeddings": False},
     "gpt2": {},
     "gpt2-untied": {"tie_embeddings": False, "d_ff": 96},

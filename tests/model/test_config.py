@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.base.errors import ConfigError
-from groundup.model.config import FAMILIES, ModelConfig
+from groundup.model.config import FAMILIES, ModelConfig, RopeConfig
 from groundup.model.transformer import Transformer
 
 
@@ -63,7 +63,7 @@ def test_families_resolve_their_zeros() -> None:
         ({"n_layers": 0}, "model.n_layers: at least 1"),
         ({"d_ff": -1}, "model.d_ff: 0"),
         ({"dropout": 1.0}, "model.dropout"),
-        ({"rope_theta": 0.0}, "model.rope_theta"),
+        ({"rope": RopeConfig(0.0)}, "model.rope.theta"),
         ({"family": "gpt2", "n_kv_heads": 2}, "gpt2 knows neither"),
         ({"family": "transformer2017", "head_dim": 64}, "transformer2017 knows neither"),
         ({"family": "transformer2017", "d_model": 5, "n_heads": 1}, "come in pairs"),

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from groundup.base.errors import CheckpointError
 from groundup.model.config import FAMILIES, ModelConfig
+from groundup.model.huggingface import to_huggingface
 from groundup.model.transformer import Transformer
-from groundup.model.weights import load_config, load_model, load_tensors, save_model, to_huggingface
+from groundup.model.weights import load_config, load_model, load_tensors, save_model
 
 CONFIG = ModelConfig(vocab_size=50, context=24, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2)
 
