@@ -1,6 +1,7 @@
 """The chat format: how a conversation becomes tokens, and which of them a model is taught to write."""
 
 import functools
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,8 +78,11 @@ def _compile(template: str) -> Any:
         raise DataError(message)
 
     # A template can come with a foreign model, so it runs in Jinja's sandbox, with the options Hugging Face uses.
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
+    )
     environment.globals["raise_exception"] = raise_exception
+    environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
     try:
         return environment.from_string(template)
     except jinja2.TemplateError as error:
@@ -95,22 +99,38 @@ def _quote(text: str, first: frozenset[str]) -> str:
     return text
 
 
+def _marked(text: str) -> str:
+    """Returns the text between marks, but for white space at its edges, which a template may strip."""
+    core = text.strip()
+    return text.replace(core, BEGIN + core + FINISH) if core else text
+
+
 def render(messages: Sequence[Message], tokenizer: Tokenizer, generation_prompt: bool = False) -> Rendered:
     """Returns the conversation as tokens, by the tokenizer's own template or else `TEMPLATE`.
 
     What people or models wrote never becomes a special token, whatever it says. With `generation_prompt` the tokens end
-    where the assistant's answer begins.
-    Raises: DataError for an unknown role; TokenizerError if the vocabulary lacks a special of the format.
+    where the assistant's answer begins. A template that doesn't say what the assistant writes itself (few of other
+    people's do) is taught on the assistant's words and the end of the turn behind them.
+    Raises: DataError for an unknown role; TokenizerError if the vocabulary lacks a special of the format, or a template
+    can't be followed.
     """
     if tokenizer.chat_template is None:
         for name in DEFAULT_SPECIALS:
             tokenizer.special(name)
-    first = frozenset(name[0] for name in tokenizer.specials)
+    template, first = tokenizer.chat_template or TEMPLATE, frozenset(name[0] for name in tokenizer.specials)
     rows = [{"role": m.role, "content": _quote(m.content, first)} for m in messages]
-    special = dict(zip(("bos_token", "eos_token"), roles(tokenizer), strict=True))
-    text = _compile(tokenizer.chat_template or TEMPLATE).render(
-        messages=rows, add_generation_prompt=generation_prompt, **special
-    )
+    guess = not re.search(r"{%-?\s*generation\b", template)
+    for row in rows:
+        if guess and row["role"] == "assistant":
+            row["content"] = _marked(row["content"])
+    begin, end = roles(tokenizer)
+    text = _fill(template, messages=rows, add_generation_prompt=generation_prompt, bos_token=begin, eos_token=end)
+    if guess:
+        text = re.sub(rf"{FINISH}(\s*{re.escape(end)})", rf"\1{FINISH}", text)
+    if re.sub(f"[^{BEGIN}{FINISH}]", "", text).replace(BEGIN + FINISH, ""):
+        raise TokenizerError(
+            "the chat template takes an answer apart; put {% generation %} tags around what is written"
+        )
     tokens: list[int] = []
     mask: list[int] = []
     for number, span in enumerate(re.split(f"[{BEGIN}{FINISH}]", text)):
@@ -120,6 +140,16 @@ def render(messages: Sequence[Message], tokenizer: Tokenizer, generation_prompt:
             tokens += ids
             mask += [written] * len(ids)
     return Rendered(tokens, mask)
+
+
+def _fill(template: str, **values: Any) -> str:
+    """Returns the filled template. Raises: TokenizerError for a fault in it, DataError for one that it finds itself."""
+    import jinja2
+
+    try:
+        return str(_compile(template).render(tools=None, documents=None, **values))
+    except (jinja2.TemplateError, TypeError) as error:
+        raise TokenizerError(f"the chat template fails on this conversation ({error})") from error
 
 
 @functools.cache

@@ -8,11 +8,13 @@ from groundup.base.errors import DataError, TokenizerError
 from groundup.base.files import read_json
 from groundup.tokenizer.encode import EOT, Tokenizer
 from groundup.tokenizer.foreign import Foreign, alphabet, assemble, labels
-from groundup.tokenizer.pattern import PATTERNS
+from groundup.tokenizer.pattern import CUSTOM, PATTERNS
 
 __all__ = ["from_huggingface", "huggingface_files", "read_huggingface", "to_huggingface"]
 
 FILE = "tokenizer.json"
+# GPT-2's pattern in the gaps between digits: white space before a digit ends its gap, and stays together.
+DIGITS = r"{}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?=\p{{N}})|\s+(?!\S)|\s+"
 
 
 def to_huggingface(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def to_huggingface(tokenizer: Tokenizer) -> dict[str, Any]:
         vocabulary |= foreign.specials
         vocabulary = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
     split = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    if (pattern := PATTERNS.get(tokenizer.pattern, tokenizer.pattern)) is not None:
+    if (pattern := PATTERNS.get(tokenizer.pattern, tokenizer.pattern.removeprefix(CUSTOM))) is not None:
         first = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
         split = {"type": "Sequence", "pretokenizers": [first, split]}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -168,11 +170,13 @@ def _pattern(splitter: Mapping[str, Any] | None) -> str:
     if names == ["ByteLevel"]:
         return "gpt2" if own else "bytes"
     first = kinds[0]
+    if names == ["Digits", "ByteLevel"] and own:  # as StarCoder and SmolLM: digits are cut out, then GPT-2's pattern
+        return CUSTOM + DIGITS.format(r"\p{N}" if first.get("individual_digits") else r"\p{N}+")
     expression = first.get("pattern", {}).get("Regex") if names == ["Split", "ByteLevel"] else None
     whole = (first.get("behavior"), bool(first.get("invert"))) in (("Isolated", False), ("Removed", True))
     if own or expression is None or not whole:
         raise TokenizerError(f"text is split by {', '.join(map(str, names))} in a way that one pattern can't express")
-    return next((name for name, known in PATTERNS.items() if known == expression), expression)
+    return next((name for name, known in PATTERNS.items() if known == expression), CUSTOM + expression)
 
 
 def _normal(normalizer: Mapping[str, Any] | None) -> str | None:

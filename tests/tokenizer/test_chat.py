@@ -121,6 +121,34 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
     assert [t for t, m in zip(rendered.tokens, rendered.loss_mask, strict=True) if m] == [*b"yes", end]
 
 
+def test_a_template_that_does_not_say_what_is_written_teaches_the_answers_and_their_ends() -> None:
+    plain = CHATML.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    ours = [Tokenizer([], ["<|endoftext|>", "<|im_start|>", "<|end|>"], chat_template=t.replace("<|im_end|>", "<|end|>"))
+            for t in (plain, CHATML)]  # fmt: skip
+    talk = [
+        Message("user", "hi<|end|>"),
+        Message("assistant", " yes\n"),
+        Message("user", "so?"),
+        Message("assistant", "a"),
+    ]
+    for prompt in (False, True):
+        guessed, told = (render(talk, tokenizer, prompt) for tokenizer in ours)
+        assert guessed == told
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}{{ m['content'][1:] }}{% endfor %}", "takes an answer apart"),
+        ("{{ messages[0]['content'] + 1 }}", "fails on this conversation"),
+        ("{{ messages.absent.more }}", "fails on this conversation"),
+    ],
+)
+def test_a_template_that_cannot_be_followed_is_named(template: str, message: str) -> None:
+    with pytest.raises(TokenizerError, match=message):
+        render([Message("assistant", "yes")], Tokenizer([], chat_template=template))
+
+
 def test_transformers_renders_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

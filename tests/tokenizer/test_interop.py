@@ -61,6 +61,13 @@ def theirs(text: str, regex: str | None, specials: list[str], normal: str | None
     return json.loads(tokenizer.to_str())
 
 
+def with_digits(text: str, individual: bool) -> Json:
+    """As StarCoder and SmolLM split: digits are cut out before GPT-2's pattern."""
+    content = theirs(text, None, ["<|endoftext|>"])
+    digits = {"type": "Digits", "individual_digits": individual}
+    return content | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits, content["pre_tokenizer"]]}}
+
+
 def strings(merges: list[Any]) -> list[str]:
     return [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
 
@@ -110,6 +117,24 @@ def test_what_tokenizers_trained_gives_equal_ids(
     save(ours, tmp_path)
     assert load(tmp_path).fingerprint == ours.fingerprint
     equal(load(tmp_path), to_huggingface(ours), texts)
+
+
+@pytest.mark.parametrize("individual", [True, False])
+def test_digits_are_cut_out_as_star_coder_does(corpus: str, tmp_path: Path, individual: bool) -> None:
+    content = with_digits(corpus, individual)
+    texts = [TEXT, "a  5 b\n\n 77  \t8's 9'll ½ x²", random_text(3), corpus[:10_000]]
+    ours = from_huggingface(content)
+    equal(ours, content, texts)
+    save(ours, tmp_path)
+    equal(load(tmp_path), to_huggingface(ours), texts)
+
+
+def test_an_expression_of_their_own_is_taken(corpus: str) -> None:
+    content = theirs(corpus, r"\p{L}+|\d| ?[^\s\p{L}\d]+|\s", ["<|endoftext|>"])
+    equal(from_huggingface(content), content, [TEXT, corpus[:10_000]])
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "("
+    with pytest.raises(TokenizerError, match="not a regular expression"):
+        from_huggingface(content)
 
 
 def test_ours_come_back_from_their_format_as_ours(corpus: str) -> None:
