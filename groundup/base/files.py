@@ -12,14 +12,14 @@ import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 import zstandard
 
 from groundup.base.errors import DataError, GroundupError, StorageError
 
 __all__ = [
-    "atomic_file", "atomic_folder", "fingerprint", "open_text", "os_error", "read_json", "read_jsonl", "sha256",
+    "ZstdReader", "atomic_file", "atomic_folder", "fingerprint", "open_text", "os_error", "read_json", "read_jsonl", "sha256",
     "text_hash", "write_json", "write_jsonl", "write_text",
 ]  # fmt: skip
 
@@ -136,6 +136,33 @@ def read_json(path: Path | str) -> Any:
         raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
 
 
+class ZstdReader(io.RawIOBase):
+    """The bytes in a file's Zstandard frames. Reading raises EOFError where the last frame is cut off; the library's own doesn't."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._frame, self._rest = file, zstandard.ZstdDecompressor().decompressobj(), b""
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills the buffer; returns how many bytes it got, 0 at the end."""
+        while not self._rest:
+            if self._frame.eof and self._frame.unused_data:
+                packed, self._frame = self._frame.unused_data, zstandard.ZstdDecompressor().decompressobj()
+            elif packed := self._file.read(1 << 16):
+                self._frame = zstandard.ZstdDecompressor().decompressobj() if self._frame.eof else self._frame
+            elif self._frame.eof:
+                return 0
+            else:
+                raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            self._rest = self._frame.decompress(packed)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
 @contextlib.contextmanager
 def open_text(path: Path | str) -> Iterator[TextIO]:
     """Yields a UTF-8 text stream of a plain, .gz or .zst file. Raises: DataError naming a damaged or foreign file."""
@@ -146,7 +173,7 @@ def open_text(path: Path | str) -> Iterator[TextIO]:
             if path.suffix == ".gz":
                 raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
             elif path.suffix == ".zst":
-                raw = stack.enter_context(zstandard.ZstdDecompressor().stream_reader(raw))
+                raw = stack.enter_context(io.BufferedReader(ZstdReader(raw)))
             yield stack.enter_context(io.TextIOWrapper(raw, encoding="utf-8", newline="\n"))
     except DAMAGED as error:
         raise DataError(f"{path}: truncated or corrupt ({error}); fetch or make it again") from error

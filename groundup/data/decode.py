@@ -8,9 +8,11 @@ import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import zstandard
+
+from groundup.base.files import ZstdReader
 
 __all__ = ["NotText", "Stream", "decode", "looks_binary"]
 
@@ -74,28 +76,6 @@ def decode(data: bytes, hint: str = "") -> tuple[str, str]:
     raise NotText("invalid_utf8", f"is neither UTF-8 (byte {at}) nor text in an encoding that can be recognised")
 
 
-def _unzstd(file: IO[bytes]) -> Callable[[int], bytes]:
-    """Returns a `read` over the Zstandard frames of a file, which raises EOFError where the last one is cut; the library's doesn't."""
-    decompressor, rest = zstandard.ZstdDecompressor().decompressobj(), b""
-
-    def read(size: int) -> bytes:
-        nonlocal decompressor, rest
-        while not rest:
-            if decompressor.eof and decompressor.unused_data:
-                packed, decompressor = decompressor.unused_data, zstandard.ZstdDecompressor().decompressobj()
-            elif packed := file.read(1 << 16):
-                decompressor = zstandard.ZstdDecompressor().decompressobj() if decompressor.eof else decompressor
-            elif decompressor.eof:
-                return b""
-            else:
-                raise EOFError("Compressed file ended before the end-of-stream marker was reached")
-            rest = decompressor.decompress(packed)
-        data, rest = rest[:size], rest[size:]
-        return data
-
-    return read
-
-
 class Stream(io.RawIOBase):
     """A file, decompressed by its first bytes. Where it is damaged it ends, and says so in `damage`; a bomb is damage too."""
 
@@ -110,7 +90,7 @@ class Stream(io.RawIOBase):
         elif magic[:3] == b"BZh":
             self._next = bz2.BZ2File(self._file).read1
         elif magic == b"\x28\xb5\x2f\xfd":
-            self._next = _unzstd(self._file)
+            self._next = ZstdReader(self._file).read
         else:
             self.packed = False
         self._limit = max(FREE_BYTES, path.stat().st_size * max_expansion) if self.packed else None

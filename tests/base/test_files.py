@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from groundup.base.errors import DataError, GroundupError, StorageError
 from groundup.base.files import (
@@ -69,6 +70,7 @@ def test_atomic_folder_replaces_as_a_whole(tmp_path: Path) -> None:
         ("b.jsonl", b"[1]\n", "line 1: a JSON object was expected"),
         ("c.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000)[:-9], "truncated or corrupt"),
         ("d.jsonl.zst", b"not zstandard", "truncated or corrupt"),
+        ("f.jsonl.zst", zstandard.compress(b'{"a": 1}\n' * 1000)[:-9], "truncated or corrupt"),
         ("e.jsonl", b'{"a": "\xff"}\n', "not UTF-8"),
     ],
 )
