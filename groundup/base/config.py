@@ -17,6 +17,7 @@ from groundup.base.files import os_error
 __all__ = ["from_dict", "keys", "load_toml", "parse", "to_toml"]
 
 C = TypeVar("C")
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 # Names known from nanoGPT, Hugging Face and others -> ours. They are pointed out, not accepted: one name for one thing.
 KNOWN_ELSEWHERE = {
@@ -141,6 +142,21 @@ def to_toml(config: Any, prefix: str = "") -> str:
     return "".join(plain + sections)
 
 
+def _recipe(name: str) -> Path:
+    """Returns the file that `--config` names: a path, or the name of a recipe that ships, with or without .toml.
+
+    Raises: ConfigError for neither.
+    """
+    shipped = {file.name: file for file in RECIPES.glob("*.toml") if not file.name.startswith("demo_")}
+    if Path(name).exists():
+        return Path(name)
+    if found := shipped.get(name) or shipped.get(f"{name}.toml"):
+        return found
+    raise ConfigError(
+        f"--config {name}: no such file, and not one of the recipes {', '.join(sorted(p[:-5] for p in shipped))}"
+    )
+
+
 def parse(cls: type[C], argv: Sequence[str], prog: str, description: str) -> C:
     """Returns the config from defaults, then `--config FILE`, then flags; the last word wins.
 
@@ -153,7 +169,8 @@ def parse(cls: type[C], argv: Sequence[str], prog: str, description: str) -> C:
         at = argv.index("--config")
         if at + 1 >= len(argv):
             raise ConfigError("--config: expected the path of a TOML file")
-        base = from_dict(cls, load_toml(argv[at + 1]), where=argv[at + 1])
+        file = _recipe(argv[at + 1])
+        base = from_dict(cls, load_toml(file), where=str(file))
         argv = argv[:at] + argv[at + 2 :]
     known = keys(cls)
     for flag in (a for a in argv if a.startswith("--")):

@@ -1,11 +1,13 @@
 """The recipes that ship for `groundup pretrain --config`."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import groundup.recipes
 from groundup.base.config import from_dict, load_toml
+from groundup.cli import main
 from groundup.train.config import PretrainConfig
 
 FOLDER = Path(groundup.recipes.__path__[0])
@@ -22,3 +24,11 @@ def test_recipes_are_configs_of_the_size_they_say(name: str, params: float) -> N
 def test_shakespeare_is_the_shape_that_is_compared() -> None:
     model = from_dict(PretrainConfig, load_toml(FOLDER / "shakespeare.toml")).model
     assert (model.n_layers, model.n_heads, model.d_model, model.context, model.family) == (6, 6, 384, 256, "qwen3")
+
+
+def test_a_recipe_is_known_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "--config", "tiny", "--print-config"]) == 0
+    shown = from_dict(PretrainConfig, tomllib.loads(capsys.readouterr().out))
+    assert shown == from_dict(PretrainConfig, load_toml(FOLDER / "tiny.toml"))
+    assert main(["pretrain", "--config", "tinny"]) == 2
+    assert "not one of the recipes laptop, shakespeare, tiny" in capsys.readouterr().err
