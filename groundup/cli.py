@@ -4,7 +4,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from groundup import __version__
@@ -32,9 +32,12 @@ VERBS = {
     "data why": Verb("data.config:WhyConfig", "data.why:main", "why a document was dropped, or that it was kept"),
     "tokenizer train": Verb("tokenizer.config:TrainConfig", "tokenizer.train:main", "learn a byte-level BPE vocabulary from the documents"),
     "tokenizer encode": Verb("tokenizer.config:EncodeConfig", "tokenizer.io:main", "show a text as tokens"),
+    "tokenizer show": Verb("tokenizer.config:ShowConfig", "tokenizer.show:main", "what a vocabulary holds, how it serves a text, how a token is made"),
+    "tokenizer compare": Verb("tokenizer.config:CompareConfig", "tokenizer.compare:main", "two vocabularies on the same text"),
     "shards": Verb("shards.config:ShardsConfig", "shards.write:main", "encode the documents into token files"),
     "plan": Verb("plan.config:PlanConfig", "plan.budget:main", "how large a model, how many tokens, how long"),
     "pretrain": Verb("train.config:PretrainConfig", "train.pretrain:main", "train the base model"),
+    "doctor": Verb("doctor.config:DoctorConfig", "doctor.run:main", "what is wrong with a run, by which numbers, and what mends it"),
     "sft": Verb("align.config:SFTConfig", "align.sft:main", "teach it to answer: supervised fine-tuning on conversations"),
     "dpo": Verb("align.config:DPOConfig", "align.dpo:main", "teach it which of two answers is better"),
     "grpo": Verb("align.config:GRPOConfig", "align.grpo:main", "let it try, and reinforce what a verifier accepts"),
@@ -42,7 +45,9 @@ VERBS = {
     "generate": Verb("infer.config:GenerateConfig", "infer.sample:main", "continue a text"),
     "chat": Verb("infer.config:ChatConfig", "infer.chat:main", "talk to the model in the terminal"),
     "serve": Verb("serve.config:ServeConfig", "serve.app:main", "an OpenAI-compatible server with a chat page"),
+    "import": Verb("export.config:ImportConfig", "export.adopt:main", "take over a model of Hugging Face's or nanoGPT's"),
     "export huggingface": Verb("export.config:HuggingFaceConfig", "export.huggingface:main", "a folder that transformers and vLLM load"),
+    "export gguf": Verb("export.config:GGUFConfig", "export.gguf:main", "one file that llama.cpp, Ollama and LM Studio load"),
     "report": Verb("report.config:ReportConfig", "report.page:main", "one self-contained report.html of the whole project"),
 }  # fmt: skip
 
@@ -58,6 +63,7 @@ def overview() -> str:
     ]
     lines += [f"  {name:{width}}{verb.summary}" for name, verb in VERBS.items()]
     lines += ["", "Every verb takes --config FILE.toml, dotted flags for any field (--model.d-model 256), --print-config and --dry-run.",
+              "Verbs that make a run take --fresh (begin anew) and --allow-change KEY (go on with an unfinished run, that key changed).",
               "Begin with:  groundup demo"]  # fmt: skip
     return "\n".join(lines)
 
@@ -86,12 +92,16 @@ def load(path: str):  # type: ignore[no-untyped-def]
 
 def run(argv: Sequence[str]) -> None:
     """Runs one verb. Raises: GroundupError for the user's mistakes."""
-    from groundup.base.config import parse, to_toml
+    from groundup.base.changes import permit
+    from groundup.base.config import keys, parse, to_toml
 
     name, rest = find_verb(argv)
     verb = VERBS[name]
     print_config, dry_run = "--print-config" in rest, "--dry-run" in rest
     rest = [word for word in rest if word not in ("--print-config", "--dry-run")]
+    known, given = keys(load(verb.config)), dict[str, object]()
+    if name == "demo" or {"project", "name"} <= known.keys():  # verbs that make a run
+        rest, given = permissions(rest, known)
     config = parse(load(verb.config), rest, f"groundup {name}", f"groundup {name}: {verb.summary}.")
     if print_config:
         print(to_toml(config), end="")
@@ -100,11 +110,34 @@ def run(argv: Sequence[str]) -> None:
     if dry_run:
         print("\n".join([f"groundup {name} would:", *(f"  {line}" for line in config.describe())]))
         return
-    load(verb.function)(config)
+    with permit(**given):
+        load(verb.function)(config)
+
+
+def permissions(argv: Sequence[str], known: Collection[str]) -> tuple[list[str], dict[str, object]]:
+    """Returns argv without --fresh and --allow-change KEY[,KEY], and what they permit (see `groundup.base.changes`).
+
+    Raises: ConfigError for a key that isn't one of `known` (nor a section, nor `inputs.…`).
+    """
+    from groundup.base.changes import covers
+    from groundup.base.config import suggest
+    from groundup.base.errors import ConfigError
+
+    rest, allow, words = [], [], iter(argv)
+    for word in words:
+        flag, _, value = word.partition("=")
+        if flag == "--allow-change":
+            allow += (value or next(words, "")).split(",")
+        elif word != "--fresh":
+            rest.append(word)
+    for key in allow:
+        if not key.startswith("inputs.") and not any(covers([key], name) for name in known):
+            raise ConfigError(f"--allow-change {key}: no such key{suggest(key, list(known))}")
+    return rest, {"allow": tuple(allow), "fresh": "--fresh" in argv}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted."""
+    """Returns the exit code: 0 done, 2 the user's mistake or a full disk (one line on stderr), 130 Ctrl-C, 143 SIGTERM."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
@@ -112,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[0] in ("--version", "-V"):
         print(f"groundup {__version__}")
         return 0
-    from groundup.base.errors import GroundupError
+    from groundup.base.errors import GroundupError, Terminated
     from groundup.base.files import os_error
 
     try:
@@ -120,9 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except GroundupError as error:
         message = str(error)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues from what is on disk", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        word, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        print(f"\n{word}; the same command continues from what is on disk", file=sys.stderr)
+        return code
     except BrokenPipeError:  # `groundup ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -32,8 +32,8 @@ def _above(config: object, *keys: str, prefix: str = "") -> None:
 def _check_common(config: "SFTConfig | DPOConfig | GRPOConfig") -> None:
     """Raises: ConfigError for what all three stages have in common."""
     _at_least(config, 0, "threads")
-    if config.train.micro_batch:
-        raise ConfigError("train.micro_batch: this stage computes its batch at once; make the batch itself smaller")
+    if others := config.train.only_pretraining():
+        raise ConfigError(f"{others[0]}: pretraining alone knows it; this stage has a batch and a loss of its own")
     config.train.validate()
 
 
@@ -186,9 +186,9 @@ class GRPOConfig:
         _above(self, "clip")
         _at_least(self, 0, "kl_weight")
         _at_least(self, 1, "updates")
-        every = self.train.checkpoint_every
+        every = self.train.checkpoint.every
         if self.updates > 1 and (every == 0 or every % self.updates):
-            raise ConfigError(f"train.checkpoint_every: with updates {self.updates} give a multiple of it")
+            raise ConfigError(f"train.checkpoint.every: with updates {self.updates} give a multiple of it")
         _at_least(self.rollout, 1, "questions", "max_tokens", prefix="rollout.")
         _at_least(self.rollout, 2, "answers", prefix="rollout.")
         _above(self.rollout, "temperature", prefix="rollout.")

@@ -21,6 +21,7 @@ from groundup.model.weights import load_model
 from groundup.parallel.mesh import World, world
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import load as load_tokenizer
+from groundup.train.config import FREE
 from groundup.train.precision import resolve, set_threads
 
 __all__ = ["Stage", "run_stage", "start_checkpoint", "training_problems"]
@@ -107,7 +108,7 @@ def run_stage(
     set_threads(config.threads)
     with world(config.device) as here:
         inputs, toml = {"start": start} | inputs, to_toml(config)
-        if here.share(unchanged(run, toml, inputs) if here.main else None):
+        if here.share(unchanged(run, toml, inputs, FREE) if here.main else None):
             return run.results
         model = load_model(start, here.device)
         recorded: AbstractContextManager[dict[str, Any]] = nullcontext({})

@@ -11,7 +11,9 @@
 A message names the file, key or row, what was expected, and the remedy. Bugs of our own are asserts, never these.
 """
 
-__all__ = ["GroundupError", "ConfigError", "DataError", "TokenizerError", "CheckpointError", "StorageError"]
+__all__ = [
+    "GroundupError", "ConfigError", "DataError", "TokenizerError", "CheckpointError", "StorageError", "Terminated",
+]  # fmt: skip
 
 
 class GroundupError(ValueError):
@@ -36,3 +38,7 @@ class CheckpointError(GroundupError):
 
 class StorageError(GroundupError):
     """The disk is full, or the folder can't be written."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: treated like Ctrl-C (what is on disk is whole, and the same command continues), with an exit code of its own."""

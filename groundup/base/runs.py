@@ -10,28 +10,31 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from groundup import __version__
-from groundup.base.errors import CheckpointError, DataError, GroundupError
+from groundup.base.changes import Change, covers, differences, identity, listed, permission
+from groundup.base.errors import CheckpointError, ConfigError, DataError, GroundupError
 from groundup.base.files import (
     atomic_folder,
     fingerprint,
     os_error,
     read_json,
     sha256,
-    text_hash,
     write_json,
     write_jsonl,
     write_text,
 )
 from groundup.base.log import duration, say
 
-__all__ = ["STAGES", "Run", "checkpoints", "latest_checkpoint", "open_run", "resolve_checkpoint", "write_checkpoint"]
+__all__ = [
+    "STAGES", "Run", "checkpoints", "clear_debris", "latest_checkpoint", "open_run", "record", "resolve_checkpoint",
+    "unchanged", "verify_checkpoint", "write_checkpoint",
+]  # fmt: skip
 
 STAGES = {
     "data": "01-data", "tokenizer": "02-tokenizer", "shards": "03-shards", "plan": "04-plan", "pretrain": "05-pretrain",
@@ -117,13 +120,17 @@ def record(run: Run, config_toml: str, inputs: Mapping[str, Path], seed: int | N
     except OSError as error:
         raise os_error(error, run.path) from error
     wall, cpu = time.time(), time.process_time()
-    before = run.info if run.info.get("status") not in (None, "done") else {}
+    goes_on = bool(checkpoints(run.path))
+    before = run.info if goes_on or not run.done else {}
+    changed = _changes(run, config_toml, inputs) if goes_on else {}
     info: dict[str, Any] = {
         "command": ["groundup", *sys.argv[1:]], "status": "running", "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "groundup": __version__, "python": platform.python_version(), "platform": platform.platform(),
-        "cpus": os.cpu_count(), "seed": seed, "config_hash": _identity(config_toml),
+        "cpus": os.cpu_count(), "seed": seed, "config_hash": identity(config_toml),
         "inputs": {role: {"path": os.path.relpath(path, run.path), "hash": fingerprint(path)} for role, path in inputs.items()},
     }  # fmt: skip
+    if noted := before.get("changes", []) + ([_noted(run, changed)] if changed else []):
+        info["changes"] = noted
 
     def close(status: str, results: dict[str, Any]) -> None:
         spent = {"wall_s": round(before.get("wall_s", 0) + time.time() - wall, 2),
@@ -148,9 +155,13 @@ def record(run: Run, config_toml: str, inputs: Mapping[str, Path], seed: int | N
     shutil.rmtree(_previous(run), ignore_errors=True)
 
 
-def _identity(config_toml: str) -> str:
-    """Returns the hash of a config; where the project stands doesn't count, so that its folder can be moved."""
-    return text_hash("".join(line for line in config_toml.splitlines(True) if not line.startswith("project = ")))
+def _noted(run: Run, changed: Mapping[str, Change]) -> dict[str, Any]:
+    """Returns what run.json keeps of a change of config within a run: when, after which checkpoint, and what."""
+    found = checkpoints(run.path)
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"), "after": found[-1].name if found else None,
+        "keys": {key: list(change) for key, change in changed.items()},
+    }  # fmt: skip
 
 
 def _previous(run: Run) -> Path:
@@ -166,51 +177,114 @@ def _restore(run: Run) -> None:
         say(f"{run.path}: left as it was before")
 
 
-def unchanged(run: Run, config_toml: str, inputs: Mapping[str, Path]) -> bool:
+def _changes(run: Run, config_toml: str, inputs: Mapping[str, Path]) -> dict[str, Change]:
+    """Returns what the run on disk was begun with that is otherwise now."""
+    file = run.path / "config.toml"
+    before = {role: entry["hash"] for role, entry in run.info.get("inputs", {}).items()}
+    return differences(file.read_text(encoding="utf-8") if file.exists() else "", config_toml, before, inputs)
+
+
+def unchanged(run: Run, config_toml: str, inputs: Mapping[str, Path], free: Collection[str] = ()) -> bool:
     """Returns whether the run is done with this very config and these inputs; says so if it is.
 
-    A run of something else makes way, aloud, so that nothing of it is taken for the new one's; a finished one comes back if
-    the new one fails.
+    Where something differs, a finished run makes way, aloud, and comes back if the new one fails. An unfinished one with
+    checkpoints is never thrown away for it: it goes on if all that differs is among `free` (keys without influence on the
+    result) or allowed by the user, or else it is refused (`groundup.base.changes.Permission` says what else there is).
+    Raises: ConfigError listing the changed keys, old -> new.
     """
-    info = run.info
+    info, allowed = run.info, permission()
     if not info:
         return False
-    same = info.get("config_hash") == _identity(config_toml) and {
-        role: entry["hash"] for role, entry in info.get("inputs", {}).items()
-    } == {role: fingerprint(path) for role, path in inputs.items()}
-    if not same:
-        say(f"{run.path}: its config or inputs have changed, so it is made anew")
-        if info["status"] == "done":
-            shutil.rmtree(_previous(run), ignore_errors=True)
-            os.replace(run.path, _previous(run))
-        else:
-            shutil.rmtree(run.path)
+    done = info["status"] == "done"
+    changed = _changes(run, config_toml, inputs)
+    serious = {key: change for key, change in changed.items() if not covers((*free, *allowed.allow), key)}
+    explicit = any(covers(allowed.allow, key) for key in changed)
+    if allowed.fresh or (serious and (done or not checkpoints(run.path)) and not allowed.allow):
+        why = "made anew, as --fresh asks" if allowed.fresh else "its config or inputs have changed, so it is made anew"
+        say(f"{run.path}: {why}{f' ({listed(serious)})' if serious else ''}")
+        _make_way(run, done)
         return False
-    if info["status"] == "done":
+    if serious and allowed.aside:
+        kept = _set_aside(run)
+        say(f"{run.path}: unfinished, and begun with another config ({listed(serious)}); kept as {kept}, made anew")
+        return False
+    if serious:
+        raise ConfigError(_refusal(run, serious))
+    if done and not explicit:
         say(f"{run.path}: already done with the same config and inputs ({duration(info['wall_s'])}); nothing to do")
-    return info["status"] == "done"
+        return True
+    if changed:
+        say(f"{run.path}: goes on with {listed(changed)}")
+    return False
 
 
-# Checkpoints: a folder is a checkpoint when DONE is in it, and DONE is written last.
+def _make_way(run: Run, done: bool) -> None:
+    """Clears the run's place: a finished one waits until its successor is done, an unfinished one is deleted."""
+    if done:
+        shutil.rmtree(_previous(run), ignore_errors=True)
+        os.replace(run.path, _previous(run))
+    else:
+        shutil.rmtree(run.path)
+
+
+def _set_aside(run: Run) -> Path:
+    """Renames the run to the first free name and returns its new path."""
+    number = 1
+    while (path := run.path.with_name(f"{run.path.name}-{number}")).exists():
+        number += 1
+    os.replace(run.path, path)
+    return path
+
+
+def _refusal(run: Run, serious: Mapping[str, Change]) -> str:
+    """Returns the one line that refuses to touch a run of another config."""
+    found = checkpoints(run.path)
+    state = f"is unfinished (step {_step(found[-1])})" if not run.done else "is done"
+    return (
+        f"{run.path}: {state} and was begun with other values: {listed(serious)}; take the old values, or add "
+        f"`--allow-change {','.join(serious)}` to go on with the new ones, `--fresh` to begin anew, or another --name"
+    )
+
+
+# Checkpoints: a folder is a checkpoint when DONE is in it. DONE is written last and removed first.
 
 
 @contextmanager
-def write_checkpoint(run_path: Path, step: int, keep: int = 2) -> Iterator[Path]:
-    """Yields a folder to fill; then writes its manifest and DONE, renames it into place and drops the oldest beyond `keep`."""
+def write_checkpoint(run_path: Path, step: int, keep: int = 2, spare: Collection[int] = ()) -> Iterator[Path]:
+    """Yields a folder to fill; then writes its manifest and DONE, renames it into place and drops the oldest beyond `keep`.
+
+    Checkpoints of the steps in `spare` are never dropped.
+    """
     folder = Path(run_path) / "checkpoints" / f"step_{step:06d}"
     with atomic_folder(folder) as temporary:
         yield temporary
         files = sorted(f for f in temporary.rglob("*") if f.is_file())
         write_json(temporary / "MANIFEST.json", {f.relative_to(temporary).as_posix(): sha256(f) for f in files})
         (temporary / "DONE").write_text(f"{step}\n", encoding="utf-8")
-    for old in checkpoints(run_path)[:-keep]:
-        shutil.rmtree(old)
+    found = checkpoints(run_path)
+    for old in found[:-keep]:
+        if _step(old) not in spare:
+            (old / "DONE").unlink()  # first, so that a kill in between leaves no half of a checkpoint
+            shutil.rmtree(old)
+
+
+def clear_debris(run_path: Path) -> None:
+    """Removes what killed processes left of checkpoints: half-written ones and half-dropped ones. No writer may be at work."""
+    folder = Path(run_path) / "checkpoints"
+    halves = (f for f in folder.glob("step_*") if not (f / "DONE").exists())
+    for debris in (*folder.glob(".step_*.tmp"), *halves):
+        shutil.rmtree(debris, ignore_errors=True)
+
+
+def _step(folder: Path) -> int:
+    """Returns the step of a checkpoint's folder."""
+    return int(folder.name[5:])
 
 
 def checkpoints(run_path: Path) -> list[Path]:
     """Returns a run's complete checkpoints, the oldest first."""
     found = Path(run_path).glob("checkpoints/step_*")
-    return sorted((f for f in found if (f / "DONE").exists()), key=lambda f: int(f.name[5:]))
+    return sorted((f for f in found if (f / "DONE").exists()), key=_step)
 
 
 def verify_checkpoint(folder: Path) -> None:

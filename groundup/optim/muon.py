@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.model.layers import Block
+from groundup.model.layers import Block, FeedForward
 from groundup.model.transformer import Transformer
 from groundup.optim.adamw import decay_groups
 
@@ -92,12 +92,9 @@ def hidden_matrices(model: Transformer) -> list[tuple[nn.Parameter, tuple[int, .
     up = (config.ff_size, config.ff_size) if config.activation == "swiglu" else (config.ff_size,)
     for block in model.blocks:
         assert isinstance(block, Block)
-        found += [
-            (block.attn.qkv.weight, (query, key, key)),
-            (block.attn.out.weight, (config.d_model,)),
-            (block.mlp.up.weight, up),
-            (block.mlp.down.weight, (config.d_model,)),
-        ]
+        found += [(block.attn.qkv.weight, (query, key, key)), (block.attn.out.weight, (config.d_model,))]
+        for layer in (part for part in block.modules() if isinstance(part, FeedForward)):  # one, or the experts
+            found += [(layer.up.weight, up), (layer.down.weight, (config.d_model,))]
     return [(weight, rows) for weight, rows in found if isinstance(weight, nn.Parameter)]
 
 

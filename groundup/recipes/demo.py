@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from groundup.base.changes import permission, permit
 from groundup.base.files import read_json, write_json
 from groundup.base.log import duration, say
 from groundup.base.runs import open_run
@@ -44,7 +45,7 @@ class Clock:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.spent: dict[str, float] = read_json(file) if file.exists() else {}
+        self.spent: dict[str, float] = read_json(file) if file.exists() and not permission().fresh else {}
 
     def run(self, stage: Stage) -> None:
         """Does a stage's work and adds its wall seconds, also when it is interrupted."""
@@ -179,7 +180,22 @@ class Demo:
                 "steps": config.train.steps,
             }
             fixed["optimizer"] = config.train.optim.kind
+        if not self.world:  # its share is for training alone, and its evaluation is answers more than text
+            fixed["heldout_tokens"] = self.heldout_tokens()
         plan(self.section(PlanConfig, "plan", minutes=minutes, **fixed))
+
+    def heldout_tokens(self) -> int:
+        """Returns how many held-out tokens pretraining's ten looks and the evaluation will read together."""
+        from groundup.evals.config import EvalConfig
+        from groundup.train.config import PretrainConfig
+
+        index = read_json(open_run(self.config.project, "shards").path / "heldout" / "index.json")
+        tokens, most_bytes = index["tokens"], self.section(EvalConfig, "eval").most_bytes
+        look = min(tokens, self.section(PretrainConfig, "pretrain").eval_tokens or tokens)
+        share = min(1.0, most_bytes / max(1, index["bytes"])) if most_bytes else 1.0
+        return 10 * look + 2 * round(
+            share * tokens
+        )  # an evaluation reads each token twice: its windows overlap by half
 
     def pretraining(self, **more: Any) -> Any:
         """Returns pretraining's config: the recipe's shape for the planned number of steps, or the plan's own shape."""
@@ -269,7 +285,8 @@ def main(config: DemoConfig) -> dict[str, Any]:
     stages = demo.stages()
     for number, stage in enumerate(stages, 1):
         say(f"\n[{number}/{len(stages)}] {stage.name}: {stage.title} ({duration(clock.total)} so far)")
-        clock.run(stage)
+        with permit(aside=True):  # a rerun with other flags wants another model; a half trained one is kept beside it
+            clock.run(stage)
     summary = summarise(config, clock.total)
     report(ReportConfig(config.project))
     show(config, summary)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from groundup.base.errors import DataError
-from groundup.base.files import read_json, sha256
+from groundup.base.files import os_error, read_json, sha256
 
 __all__ = ["Shards", "permutation"]
 
@@ -36,7 +36,8 @@ class Shards:
         self.vocab_size: int = index["vocab_size"]
         self.tokenizer: str = index["tokenizer"]
         self.dtype = np.dtype(index["dtype"])
-        self._files = [self._map(file, verify) for file in index["files"]]
+        self._entries = index["files"]
+        self._files = [self._map(file, verify) for file in self._entries]
         self._ends = np.cumsum([len(file) for file in self._files], dtype=np.int64)
         if (held := int(self._ends[-1]) if self._files else 0) != self.tokens:
             raise DataError(
@@ -63,6 +64,14 @@ class Shards:
                 f"{path}: altered since it was written (its hash isn't the index's); make the token files anew"
             )
         return array
+
+    def stamp(self) -> list[tuple[int, int, int]]:
+        """Returns what tells whether the files on disk are still those that were opened: of each its number, size and time."""
+        try:
+            found = [(self.folder / file["name"]).stat() for file in self._entries]
+        except OSError as error:
+            raise os_error(error) from error
+        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found]
 
     @property
     def doc_starts(self) -> np.ndarray:

@@ -12,10 +12,21 @@ from groundup.base.errors import ConfigError
 from groundup.base.runs import open_run
 from groundup.model.config import ModelConfig
 
-__all__ = ["LoopConfig", "OptimConfig", "PretrainConfig", "apply_plan"]
+__all__ = [
+    "CheckpointConfig", "FREE", "LoopConfig", "OptimConfig", "PretrainConfig", "RampConfig", "TrackConfig", "apply_plan",
+]  # fmt: skip
 
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+# What may be changed while a run goes on, because its result doesn't depend on it (but for the last bits, with threads).
+FREE = (
+    "threads",
+    "train.log_every",
+    "train.checkpoint.every",
+    "train.checkpoint.keep",
+    "train.checkpoint.keep_every",
+    "train.track",
+)
 
 
 @dataclass(frozen=True)
@@ -30,18 +41,61 @@ class OptimConfig:
     eps: float = 1e-8  # the small number that AdamW's division is kept from zero by
     decay: float = 0.4  # share of the steps over which the rate of schedule wsd falls
     min_ratio: float = 0.1  # where the rate ends, as a share of its peak
+    ema: float = 0.0  # above 0 a running average of the weights is kept, evaluated and saved: the share it keeps each step (0.999)
+    z_loss: float = (
+        0.0  # pretraining adds this times log(sum(exp(logits)))^2 to a token's loss: keeps logits small (1e-4)
+    )
 
     def validate(self) -> None:
         """Raises: ConfigError naming the key that is out of range."""
-        for key in ("weight_decay", "decay", "min_ratio"):
+        for key in ("weight_decay", "decay", "min_ratio", "z_loss"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"train.optim.{key}: expected a number from 0 to 1, not {getattr(self, key)}")
-        for key in ("beta1", "beta2"):
+        for key in ("beta1", "beta2", "ema"):
             if not 0 <= getattr(self, key) < 1:
                 raise ConfigError(f"train.optim.{key}: expected a number from 0 to below 1, not {getattr(self, key)}")
         for key in ("muon_lr", "eps"):
             if not (getattr(self, key) > 0 and math.isfinite(getattr(self, key))):
                 raise ConfigError(f"train.optim.{key}: expected a number above 0, not {getattr(self, key)}")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What is kept of a run, so that nothing is lost; checkpoints are written beside the training, which goes on."""
+
+    every: int = 0  # steps between checkpoints (0: one a minute)
+    keep: int = 2  # the newest so many are kept
+    keep_every: int = 0  # besides, one is written and kept each time so many steps are done (0: none)
+    best: bool = False  # besides, the one with the lowest loss on the held-out text
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that is out of range."""
+        for key, least in (("every", 0), ("keep", 1), ("keep_every", 0)):
+            if getattr(self, key) < least:
+                raise ConfigError(f"train.checkpoint.{key}: expected at least {least}, not {getattr(self, key)}")
+
+
+@dataclass(frozen=True)
+class RampConfig:
+    """A batch that begins small and doubles: early on a few tokens tell as well as many which way to go. Pretraining only."""
+
+    doublings: int = 0  # the first steps take batch_tokens / 2^doublings (0: all steps take batch_tokens)
+    share: float = 0.2  # of the steps, after which the batch is whole
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that is out of range."""
+        if not 0 <= self.doublings <= 16:
+            raise ConfigError(f"train.ramp.doublings: expected a number from 0 to 16, not {self.doublings}")
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"train.ramp.share: expected a number above 0, at most 1, not {self.share}")
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Where the rows of metrics.jsonl are shown besides. Each needs its package: pip install 'groundup[track]'."""
+
+    to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"  # tensorboard writes into the run's folder
+    project: str = "groundup"  # the name under which wandb and trackio collect runs
 
 
 @dataclass(frozen=True)
@@ -59,23 +113,40 @@ class LoopConfig:
         "cosine"  # how the rate falls: cosine, late and straight (wsd), or straight
     )
     clip: float = 1.0  # longest gradient that a step follows; a longer one is shortened to it (0: no limit)
+    nonfinite: Literal["skip", "rollback", "stop"] = (
+        "skip"  # a step whose loss or gradient is infinite or no number: leave it out, go back to the last checkpoint, or stop
+    )
+    compile: Literal["auto", "on", "off"] = (
+        "auto"  # torch.compile, which takes its time and repays it in long runs: auto compares. Pretraining only
+    )
     eval_every: int = 0  # steps between looks at the held-out text (0: a tenth of the steps)
-    checkpoint_every: int = 0  # steps between checkpoints (0: one a minute)
     log_every: int = 10  # steps between rows of metrics.jsonl
     seed: int = 0  # of the weights, the sample order and dropout
     optim: OptimConfig = field(default_factory=OptimConfig)  # the optimiser
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)  # what is kept
+    ramp: RampConfig = field(default_factory=RampConfig)  # a growing batch
+    track: TrackConfig = field(default_factory=TrackConfig)  # dashboards
 
     def validate(self) -> None:
         """Raises: ConfigError naming the key that is out of range."""
         for key in ("steps", "batch_tokens", "log_every"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"train.{key}: expected at least 1, not {getattr(self, key)}")
-        for key in ("micro_batch", "eval_every", "checkpoint_every", "seed", "warmup", "clip"):
+        for key in ("micro_batch", "eval_every", "seed", "warmup", "clip"):
             if not (getattr(self, key) >= 0 and math.isfinite(getattr(self, key))):
                 raise ConfigError(f"train.{key}: expected at least 0, not {getattr(self, key)}")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ConfigError(f"train.lr: expected a number above 0, not {self.lr}")
-        self.optim.validate()
+        for section in (self.optim, self.checkpoint, self.ramp):
+            section.validate()
+
+    def only_pretraining(self) -> list[str]:
+        """Returns the keys that are set although they are pretraining's alone."""
+        found = {
+            "train.micro_batch": self.micro_batch > 0, "train.compile": self.compile == "on",
+            "train.optim.z_loss": self.optim.z_loss > 0, "train.ramp.doublings": self.ramp.doublings > 0,
+        }  # fmt: skip
+        return [key for key, is_set in found.items() if is_set]
 
 
 @dataclass(frozen=True)

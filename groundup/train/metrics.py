@@ -1,6 +1,7 @@
 """The figures of a run: what is averaged between two rows of metrics.jsonl, rates, memory."""
 
 import hashlib
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +28,9 @@ class Window:
             self.extra[key] = self.extra.get(key, 0.0) + float(value)
 
     def row(self) -> dict[str, float]:
-        """Returns {"loss", "tokens_per_s", ...}: the loss per scored token, the other metrics per step."""
-        rates = {"loss": self.loss / max(self.count, 1), "tokens_per_s": self.tokens / max(self.seconds, 1e-9)}
+        """Returns {"loss", "tokens_per_s", ...}: the loss per scored token (NaN if there is none), the other metrics per step."""
+        loss = self.loss / self.count if self.count else math.nan
+        rates = {"loss": loss, "tokens_per_s": self.tokens / max(self.seconds, 1e-9)}
         return rates | {key: value / self.steps for key, value in self.extra.items()}
 
 

@@ -22,7 +22,7 @@ from groundup.shards.dataset import Batch, TokenDataset
 from groundup.shards.read import Shards
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import load as load_tokenizer
-from groundup.train.config import PretrainConfig, apply_plan
+from groundup.train.config import FREE, PretrainConfig, apply_plan
 from groundup.train.loop import train
 from groundup.train.metrics import MemoryMeter
 from groundup.train.precision import resolve_once, set_threads
@@ -34,14 +34,47 @@ SAMPLE_TOKENS = 120
 
 
 class PretrainSource:
-    """Windows of the token files: step n takes samples [n*B, n*B + B) of the data set's order."""
+    """Windows of the token files in the data set's order: a batch takes up where the one before it ended.
 
-    def __init__(self, data: TokenDataset, rows: int, micro_batch: int = 0, world: World | None = None) -> None:
+    With a ramp the first batches are smaller: `rows` / 2^doublings windows, doubled at equal distances up to `ramp_batches`.
+    """
+
+    def __init__(
+        self, data: TokenDataset, rows: int, micro_batch: int = 0, world: World | None = None, doublings: int = 0, ramp_batches: int = 0
+    ) -> None:  # fmt: skip
         self.data, self.rows, self.micro_batch, self.world = data, rows, micro_batch, world or World()
+        self.stages = [
+            (round(i * ramp_batches / max(1, doublings)), rows >> (doublings - i)) for i in range(doublings + 1)
+        ]
+        self.shift, self.stamp = 0, data.shards.stamp()
 
-    def batch(self, step: int) -> Batch:
-        """Returns this process's share of a step's windows."""
-        return self.data.batch(step * self.rows, self.rows, self.world.rank, self.world.size)
+    def size(self, number: int) -> int:
+        """Returns how many windows a batch has."""
+        return next(rows for first, rows in reversed(self.stages) if number >= first)
+
+    def samples(self, number: int) -> int:
+        """Returns how many windows come before a batch."""
+        ends = [first for first, _ in self.stages[1:]] + [number]
+        taken = (
+            (max(0, min(number, end) - first)) * rows for (first, rows), end in zip(self.stages, ends, strict=True)
+        )
+        return self.shift + sum(taken)
+
+    def seek(self, number: int, samples: int) -> None:
+        """Lets batch `number` begin at that sample, whatever the sizes of those before it were."""
+        self.shift += samples - self.samples(number)
+
+    def batch(self, number: int) -> Batch:
+        """Returns this process's share of a batch."""
+        return self.data.batch(self.samples(number), self.size(number), self.world.rank, self.world.size)
+
+    def check(self) -> None:
+        """Raises: DataError if the token files are no longer those that were opened."""
+        if self.data.shards.stamp() != self.stamp:
+            raise DataError(
+                f"{self.data.shards.folder}: changed while it was being trained on, so the run stops with its last checkpoint; put the "
+                "old files back, or make the token files anew with `groundup shards` and begin with --fresh"
+            )
 
     def parts(self, batch: Batch) -> list[Batch]:
         """Returns the batch in pieces of at most `micro_batch` rows."""
@@ -61,13 +94,21 @@ class PretrainSource:
         return batch.tokens.numel()
 
 
-def pretrain_loss(model: Transformer, batch: Batch) -> tuple[Tensor, int, dict[str, float]]:
-    """Returns the summed negative log-likelihood of each next token, and how many tokens were scored."""
+def pretrain_loss(model: Transformer, batch: Batch, z_loss: float = 0.0) -> tuple[Tensor, int, dict[str, Any]]:
+    """Returns the summed negative log-likelihood of each next token, how many tokens were scored, and metrics.
+
+    With `z_loss` its multiple of log(Z)^2 is added for each token, where Z is the sum that the softmax divides by; the metric
+    "reported" then keeps the sum without it. Source: Chowdhery et al. 2022 (PaLM), section 5. Equal to: groundup.train.plain.z_loss
+    """
     count = int((batch.targets != -100).sum())
     batch = batch.to(next(model.parameters()).device)
-    logits = model(batch.tokens, positions=batch.positions)  # (B, T, V)
-    loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=-100, reduction="sum")
-    return loss, count, {}
+    logits = model(batch.tokens, positions=batch.positions).flatten(0, 1)  # (B*T, V)
+    targets = batch.targets.flatten()
+    loss = F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
+    if not z_loss:
+        return loss, count, {}
+    penalty = z_loss * logits.logsumexp(-1).square()[targets != -100].sum()
+    return loss + penalty, count, {"reported": loss, "z_loss": float(penalty.detach()) / max(1, count)}
 
 
 @torch.no_grad()
@@ -123,6 +164,17 @@ def _fit(config: PretrainConfig, shards: Shards, tokenizer: Tokenizer, processes
         raise ConfigError(
             f"train.batch_tokens: {rows} rows of {model.context} can't be shared evenly by {processes} processes"
         )
+    if rows % (processes << loop.ramp.doublings):
+        raise ConfigError(
+            f"train.ramp.doublings: {rows} rows can't be halved {loop.ramp.doublings} times"
+            f"{f' and shared evenly by {processes} processes' if processes > 1 else ''}; take fewer, or a larger train.batch_tokens"
+        )
+    windows = (shards.tokens - 1) // model.context
+    if rows > windows:
+        raise ConfigError(
+            f"train.batch_tokens: a step of {rows} rows of {model.context} is more than the whole training text, which has "
+            f"{windows}; take at most {windows * model.context}, or more text"
+        )
     return replace(config, model=replace(model, vocab_size=shards.vocab_size))
 
 
@@ -140,20 +192,29 @@ def _write_sample(model: Transformer, tokenizer: Tokenizer, prompt: str, file: P
 def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, tokenizer_path: Path) -> dict[str, Any]:
     """Returns the results of the training run itself."""
     folder = open_run(config.project, "shards", config.shards).path
+    if here.main:
+        for split in ("train", "heldout"):
+            Shards(folder / split, verify=True)  # an altered file is named now, not learned from
     data = TokenDataset(folder / "train", config.model.context, config.train.seed, config.document_mask)
     heldout = Shards(folder / "heldout")
     rows = config.train.micro_batch * config.model.context or config.train.batch_tokens // here.size
     precision = resolve_once(config.precision, run, here, rows, config.model.d_model)
     memory = MemoryMeter(here.device)
     model = Transformer(config.model, seed=config.train.seed).to(here.device)
-    source = PretrainSource(data, config.train.batch_tokens // config.model.context, config.train.micro_batch, here)
+    loop, context = config.train, config.model.context
+    doublings, ramp = loop.ramp.doublings, round(loop.ramp.share * loop.steps)
+    source = PretrainSource(data, loop.batch_tokens // context, loop.micro_batch, here, doublings, ramp)
     if here.main:
-        epochs = config.train.steps * source.rows / len(data)
+        samples = source.samples(loop.steps)
         run.log(
-            f"{config.model.params():,} parameters, {quantity(config.train.steps * config.train.batch_tokens)} tokens in "
-            f"{config.train.steps} steps ({epochs:.2g} times the corpus), {precision} on {here.device.type}"
+            f"{config.model.params():,} parameters, {quantity(samples * context)} tokens in "
+            f"{loop.steps} steps ({samples / len(data):.2g} times the corpus), {precision} on {here.device.type}"
             f"{f', {here.size} processes' if here.size > 1 else f', {torch.get_num_threads()} threads'}"
         )
+        if heldout.tokens < 2:
+            run.log(
+                f"{heldout.folder}: no held-out text, so no loss is measured on it; `groundup data build --heldout` keeps some"
+            )
 
     def evaluate(model: Transformer, step: int) -> dict[str, float]:
         _write_sample(model, tokenizer, config.prompt, run.path / "samples" / f"step_{step:06d}.txt", config.train.seed)
@@ -162,8 +223,11 @@ def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, 
         loss = heldout_loss(model, heldout, config.model.context, config.eval_tokens)
         return {"heldout_loss": loss, "bits_per_byte": loss * heldout.tokens / max(heldout.bytes, 1) / math.log(2)}
 
+    def loss(model: Transformer, batch: Batch) -> tuple[Tensor, int, dict[str, Any]]:
+        return pretrain_loss(model, batch, loop.optim.z_loss)
+
     results = train(
-        model, source, pretrain_loss, config.train, run, tokenizer_path=tokenizer_path, evaluate=evaluate,
+        model, source, loss, loop, run, tokenizer_path=tokenizer_path, evaluate=evaluate,
         precision=precision, world=here, flops_per_token=config.model.flops_per_token(),
     )  # fmt: skip
     return results | {"peak_memory_bytes": memory.bytes()}
@@ -181,14 +245,14 @@ def main(config: PretrainConfig) -> dict[str, Any]:
     folder = open_run(config.project, "shards", config.shards).path
     set_threads(config.threads)
     with world(config.device) as here:
+        TokenDataset(folder / "train", config.model.context)  # too short a corpus is said before anything is written
         config = _fit(config, Shards(folder / "train"), tokenizer, here.size)
         config.validate()
-        TokenDataset(folder / "train", config.model.context)  # too short a corpus is said before anything is written
         inputs = {split: folder / split / "index.json" for split in ("train", "heldout")} | {
             "tokenizer": tokenizer_path
         }
         toml = to_toml(config)
-        if here.share(unchanged(run, toml, inputs) if here.main else None):
+        if here.share(unchanged(run, toml, inputs, FREE) if here.main else None):
             return run.results
         recorded: AbstractContextManager[dict[str, Any]] = nullcontext({})
         if here.main:
@@ -211,6 +275,10 @@ def _summary(config: PretrainConfig, run: Run) -> None:
     rate = f"{quantity(found['tokens_per_s'])} tokens/s"
     if "mfu" in found:
         rate += f", MFU {found['mfu']:.0%}"
+    if found["nonfinite_steps"]:
+        parts.append(
+            f"{found['nonfinite_steps']} steps that weren't finite were left out, {found['rollbacks']} rollbacks"
+        )
     run.log(f"{quantity(found['tokens'])} tokens in {duration(found['train_s'])} ({rate}): {', '.join(parts)}")
     tasks = (config.project / "tasks" / "sft.jsonl").exists()
     run.log(f"next: {command('sft', config.project) if tasks else command('generate', config.project)}")

@@ -24,7 +24,7 @@ def make_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
     from groundup.tokenizer.chat import DEFAULT_SPECIALS
     from groundup.tokenizer.encode import Tokenizer
     from groundup.tokenizer.io import save
-    from groundup.train.state import save_checkpoint
+    from groundup.train.state import snapshot
 
     def make(specials: tuple[str, ...] = DEFAULT_SPECIALS, context: int = 64) -> Path:
         project, rng = tmp_path_factory.mktemp("project"), random.Random(0)
@@ -52,7 +52,7 @@ def make_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
             ModelConfig(vocab_size=tokenizer.vocab_size, context=context, d_model=32, n_layers=2, n_heads=2), seed=0
         )
         with record(run, "", {}, 0) as results, write_checkpoint(run.path, 1) as folder:
-            save_checkpoint(folder, model, [], project / "tokenizer.json", {"step": 1})
+            snapshot(model, [], project / "tokenizer.json", {"step": 1}).write(folder)
             results["steps"] = 1
         return project
 

@@ -19,7 +19,7 @@ from groundup.model.transformer import Transformer
 from groundup.model.weights import load_model
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import load
-from groundup.train.config import LoopConfig
+from groundup.train.config import CheckpointConfig, LoopConfig
 
 
 @pytest.fixture
@@ -92,9 +92,9 @@ def test_updates_share_answers_and_remember_who_gave_them(project: Path, loaded:
     assert made.batch(1) is first
     assert made.batch(2) is not first
     assert all(part.old is not None for part in first.parts)
-    with pytest.raises(ConfigError, match=r"train\.checkpoint_every"):
-        GRPOConfig(updates=2, train=LoopConfig(checkpoint_every=3)).validate()
-    GRPOConfig(updates=2, train=LoopConfig(checkpoint_every=4)).validate()
+    with pytest.raises(ConfigError, match=r"train\.checkpoint\.every"):
+        GRPOConfig(updates=2, train=LoopConfig(checkpoint=CheckpointConfig(3))).validate()
+    GRPOConfig(updates=2, train=LoopConfig(checkpoint=CheckpointConfig(4))).validate()
 
 
 def test_a_step_without_any_signal_changes_nothing(project: Path, loaded: tuple[Transformer, Tokenizer]) -> None:
@@ -122,7 +122,9 @@ def test_reward_rises(project: Path) -> None:
 
 def test_an_interrupted_run_continues_bit_for_bit(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rollout = RolloutConfig(questions=6, answers=4, max_tokens=4)
-    config = GRPOConfig(project, "short", rollout=rollout, train=LoopConfig(steps=4, checkpoint_every=2, log_every=1))
+    config = GRPOConfig(
+        project, "short", rollout=rollout, train=LoopConfig(steps=4, checkpoint=CheckpointConfig(2), log_every=1)
+    )
     whole = main(config)["parameter_hash"]
     run = open_run(project, "grpo", "short")
     (run.path / "checkpoints" / "step_000004" / "DONE").unlink()

@@ -20,7 +20,7 @@ from groundup.cli import main as cli_main
 from groundup.shards.dataset import TokenDataset
 from groundup.tokenizer.chat import DEFAULT_SPECIALS
 from groundup.tokenizer.encode import Tokenizer
-from groundup.train.config import LoopConfig
+from groundup.train.config import CheckpointConfig, LoopConfig
 
 
 def chats(count: int) -> list[Encoded]:
@@ -63,7 +63,9 @@ def test_answers_are_learnt_and_text_is_kept(project: Path) -> None:
 def test_a_rerun_does_nothing_and_an_interrupted_run_continues_bit_for_bit(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config = SFTConfig(project, "short", batch=8, replay=1, train=LoopConfig(steps=6, checkpoint_every=2, log_every=1))
+    config = SFTConfig(
+        project, "short", batch=8, replay=1, train=LoopConfig(steps=6, checkpoint=CheckpointConfig(2), log_every=1)
+    )
     whole = main(config)["parameter_hash"]
     assert main(config)["parameter_hash"] == whole
     assert "already done" in capfd.readouterr().out
@@ -127,7 +129,7 @@ def test_mistakes_are_one_line(
         ([project, "--chats", tmp_path / "odd.jsonl", "--name", "x"], "odd.jsonl, row 1: a message needs 'role'"),
         ([deaf], "tokenizer.json: the tokenizer has no chat tokens"),
         ([project, "--batch", 0], "batch: expected at least 1, not 0"),
-        ([project, "--train.micro-batch", 4], "train.micro_batch: this stage computes its batch at once"),
+        ([project, "--train.micro-batch", 4], "train.micro_batch: pretraining alone knows it"),
         ([project, "--start", project / "01-data"], "not there or not finished"),
     ):
         assert cli_main(["sft", *map(str, argv)]) == 2

@@ -61,7 +61,7 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path: Path, optimizer: str
 
 def test_sigterm_saves_the_last_state(tmp_path: Path) -> None:
     project = make_project(tmp_path / "p")
-    flags = [*FLAGS, "--train.steps", "100000", "--train.checkpoint-every", "100000"]
+    flags = [*FLAGS, "--train.steps", "100000", "--train.checkpoint.every", "100000"]
     job = subprocess.Popen([*TWO, "pretrain", str(project), *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                            env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
     run, deadline = Run(project / "05-pretrain" / "main"), time.monotonic() + 120

@@ -23,14 +23,16 @@ from groundup.train.pretrain import PretrainSource, heldout_loss, pretrain_loss
 CONFIG = ModelConfig(vocab_size=300, context=16, d_model=32, n_layers=2, n_heads=2)
 
 
-class Listed(PretrainSource):
+class Listed:
     """Batches from a list."""
+
+    parts, tokens = PretrainSource.parts, PretrainSource.tokens
 
     def __init__(self, batches: list[tuple[Tensor, Tensor]], micro_batch: int = 0) -> None:
         self.batches, self.micro_batch = batches, micro_batch
 
-    def batch(self, step: int) -> Batch:
-        tokens, targets = self.batches[step]
+    def batch(self, number: int) -> Batch:
+        tokens, targets = self.batches[number]
         return Batch(tokens, targets)
 
 

@@ -1,6 +1,7 @@
 """The loop without a verb around it: time limits, sources of any kind, what a resume restores."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from groundup.model.transformer import Transformer
 from groundup.parallel.mesh import World
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import save
-from groundup.train.config import LoopConfig, OptimConfig
+from groundup.train.config import CheckpointConfig, LoopConfig, OptimConfig
 from groundup.train.loop import build_optimizers, train
 from groundup.train.metrics import MemoryMeter, Window, parameter_hash
 from groundup.train.precision import autocast, peak_flops, resolve, resolve_once
-from groundup.train.state import load_checkpoint, save_checkpoint
+from groundup.train.state import load_checkpoint, snapshot
 
 SHAPE = ModelConfig(vocab_size=20, context=8, d_model=16, n_layers=2, n_heads=2, dropout=0.2)
 CPU = torch.device("cpu")
@@ -62,7 +63,7 @@ def go(run: Run, model: Transformer, source: Counting, config: LoopConfig, **mor
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_crash_at_any_step_changes_nothing(run: Run, kind: str, precision: str, tmp_path: Path) -> None:
-    config = LoopConfig(steps=9, checkpoint_every=2, log_every=2, lr=1e-2, optim=OptimConfig(kind=kind))  # type: ignore[arg-type]
+    config = LoopConfig(steps=9, checkpoint=CheckpointConfig(2), log_every=2, lr=1e-2, optim=OptimConfig(kind=kind))  # type: ignore[arg-type]
     for broken_at in (1, 6):
         with pytest.raises(RuntimeError, match="power cut"):
             go(run, Transformer(SHAPE, seed=0), Counting(broken_at=broken_at), config, precision=precision)
@@ -117,12 +118,12 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_were(run: Run) -> 
         total, count, _ = loss(model, rows)
         return total * math.nan, count, {}
 
-    with pytest.raises(ConfigError, match=r"step 0: the loss isn't finite; lower train\.lr"):
+    with pytest.raises(ConfigError, match=r"step 1: the loss isn't finite, beginning in norm\.weight; lower train\.lr"):
         train(
             model,
             Counting(),
             broken,
-            LoopConfig(steps=3),
+            LoopConfig(steps=3, nonfinite="stop"),
             run,
             tokenizer_path=run.path.parent.parent / "tokenizer.json",
         )
@@ -132,7 +133,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_were(run: Run) -> 
 
 def test_a_checkpoint_of_another_architecture_is_refused(run: Run) -> None:
     go(run, Transformer(SHAPE, seed=0), Counting(), LoopConfig(steps=2, lr=1e-2))
-    other = ModelConfig(**{**SHAPE.to_dict(), "d_model": 32})
+    other = replace(SHAPE, d_model=32)
     with pytest.raises(CheckpointError, match="a checkpoint of another architecture"):
         go(run, Transformer(other, seed=0), Counting(), LoopConfig(steps=4, lr=1e-2))
 
@@ -154,7 +155,7 @@ def test_state_survives_the_round_trip(tmp_path: Path) -> None:
     for optimizer in optimizers:
         optimizer.step()
     (tmp_path / "checkpoint").mkdir()
-    save_checkpoint(tmp_path / "checkpoint", model, optimizers, tmp_path / "tokenizer.json", {"step": 1})
+    snapshot(model, optimizers, tmp_path / "tokenizer.json", {"step": 1}).write(tmp_path / "checkpoint")
     assert not list(tmp_path.rglob("*.pt"))
     fresh = Transformer(SHAPE, seed=1)
     restored = build_optimizers(fresh, config, "fp32")

@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 
 from groundup.base.runs import Run, checkpoints
 from groundup.cli import main
+from groundup.model import weights
 from groundup.model.weights import load_model
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import save
-from groundup.train import state
 from groundup.train.metrics import parameter_hash
 
 Say = Callable[..., tuple[int, str, str]]
@@ -81,7 +81,7 @@ def test_kill_9_and_resume_end_in_the_very_same_parameters(
     make_project: Callable[..., Path], groundup: Say, optimizer: str
 ) -> None:
     project, twin = make_project("killed"), make_project("whole")
-    words = [*SMALL, "--train.steps", "60", "--train.checkpoint-every", "4", "--train.optim.kind", optimizer]
+    words = [*SMALL, "--train.steps", "60", "--train.checkpoint.every", "4", "--train.optim.kind", optimizer]
     process = subprocess.Popen(
         [sys.executable, "-m", "groundup", "pretrain", str(project), *words], stdout=subprocess.DEVNULL
     )
@@ -103,9 +103,9 @@ def test_kill_9_and_resume_end_in_the_very_same_parameters(
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_the_last_state(project: Path, number: signal.Signals) -> None:
-    words = [*SMALL, "--train.steps", "100000", "--train.checkpoint-every", "100000"]
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_last_state(project: Path, number: signal.Signals, code: int) -> None:
+    words = [*SMALL, "--train.steps", "100000", "--train.checkpoint.every", "100000"]
     process = subprocess.Popen([sys.executable, "-m", "groundup", "pretrain", str(project), *words], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)  # fmt: skip
     run, deadline = Run(project / "05-pretrain" / "main"), time.monotonic() + 120
@@ -113,7 +113,7 @@ def test_a_signal_saves_the_last_state(project: Path, number: signal.Signals) ->
         time.sleep(0.02)
     process.send_signal(number)
     _, error = process.communicate(timeout=120)
-    assert process.returncode == 130, error
+    assert process.returncode == code, error
     assert "continues" in error
     assert "Traceback" not in error
     saved = checkpoints(run.path)
@@ -123,7 +123,7 @@ def test_a_signal_saves_the_last_state(project: Path, number: signal.Signals) ->
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(project: Path, groundup: Say) -> None:
-    words = ["pretrain", project, *SMALL, "--train.steps", "12", "--train.checkpoint-every", "4"]
+    words = ["pretrain", project, *SMALL, "--train.steps", "12", "--train.checkpoint.every", "4"]
     groundup(*words)
     run = Run(project / "05-pretrain" / "main")
     info = run.info
@@ -163,18 +163,18 @@ def test_mistakes_are_one_line_and_leave_nothing(
 def test_a_full_disk_leaves_the_last_whole_checkpoint(
     project: Path, groundup: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["pretrain", project, *SMALL, "--train.steps", "12", "--train.checkpoint-every", "4"]
+    words = ["pretrain", project, *SMALL, "--train.steps", "12", "--train.checkpoint.every", "4"]
     written: list[object] = []
 
-    def save_file(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    def save_file(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         written.append(path)
-        if len(written) > 1:
+        if len(written) > 2:
             raise SafetensorError(
                 f'Error while serializing: I/O error: No space left on device (os error 28) at path "{path}"'
             )
-        safetensors.torch.save_file(tensors, path)
+        safetensors.torch.save_file(tensors, path, metadata)
 
-    monkeypatch.setattr(state, "save_file", save_file)
+    monkeypatch.setattr(weights, "save_file", save_file)
     assert "the disk is full; free some space and run the same command again" in fails(groundup, *words)
     run = Run(project / "05-pretrain" / "main")
     assert [c.name for c in (run.path / "checkpoints").iterdir()] == ["step_000004"]
@@ -202,7 +202,8 @@ def test_a_loss_that_explodes_is_said_with_its_remedy(project: Path, groundup: S
         "--train.warmup",
         "0",
     )
-    assert "isn't finite; lower train.lr (now 1e+30)" in error
+    assert "isn't finite, 10 times in a row, beginning in blocks." in error
+    assert "; lower train.lr (now 1e+30)" in error
     assert run_json(project)["status"] == "failed"
 
 
