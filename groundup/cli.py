@@ -38,6 +38,7 @@ VERBS = {
     "plan": Verb("plan.config:PlanConfig", "plan.budget:main", "how large a model, how many tokens, how long"),
     "pretrain": Verb("train.config:PretrainConfig", "train.pretrain:main", "train the base model"),
     "doctor": Verb("doctor.config:DoctorConfig", "doctor.run:main", "what is wrong with a run, by which numbers, and what mends it"),
+    "doctor": Verb("doctor.config:DoctorConfig", "doctor.run:main", "what is wrong with a run, by which numbers, and what mends it"),
     "sft": Verb("align.config:SFTConfig", "align.sft:main", "teach it to answer: supervised fine-tuning on conversations"),
     "dpo": Verb("align.config:DPOConfig", "align.dpo:main", "teach it which of two answers is better"),
     "grpo": Verb("align.config:GRPOConfig", "align.grpo:main", "let it try, and reinforce what a verifier accepts"),
