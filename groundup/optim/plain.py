@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["adamw_step", "muon_step", "orthogonalise"]
+__all__ = ["adamw_step", "ema_step", "muon_step", "orthogonalise"]
 
 
 def adamw_step(
@@ -58,3 +58,13 @@ def muon_step(
     step = orthogonalise(looking_ahead) * math.sqrt(max(1, rows / columns))
     weight = weight - lr * weight_decay * weight
     return weight - lr * step, momentum
+
+
+def ema_step(average: Tensor, weight: Tensor, step: int, decay: float) -> Tensor:
+    """Returns the new running average of a weight. `step` counts from 0.
+
+    Steps jump to and fro across the valley's floor; their average lies nearer to its middle. At first little of the average stays, for
+    it still holds the random weights of the beginning.
+    """
+    stays = min(decay, (1 + step) / (10 + step))
+    return stays * average + (1 - stays) * weight

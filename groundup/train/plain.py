@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["clip_gradients", "cosine_lr", "mean_loss", "next_token_loss", "text_batches", "train", "wsd_lr"]
+__all__ = [
+    "clip_gradients", "cosine_lr", "linear_lr", "mean_loss", "next_token_loss", "text_batches", "train", "wsd_lr", "z_loss",
+]  # fmt: skip
 
 
 def text_batches(
@@ -38,6 +40,15 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return -chosen[scored].mean()
 
 
+def z_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns the mean of log(Z)^2, where Z is the sum of exp(logits): added to the loss, times 1e-4 or so, it keeps logits small.
+
+    The softmax doesn't feel it when all logits grow alike; half-precision numbers do. Source: Chowdhery et al. 2022, section 5
+    """
+    log_z = torch.logsumexp(logits.float(), dim=-1)  # (B, T)
+    return (log_z[targets != -100] ** 2).mean()
+
+
 def cosine_lr(step: int, steps: int, peak: float, warmup: int, lowest: float) -> float:
     """Returns the learning rate of a step: a straight rise, then half a wave of a cosine down to `lowest`.
 
@@ -46,6 +57,12 @@ def cosine_lr(step: int, steps: int, peak: float, warmup: int, lowest: float) ->
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
     progress = max(0, step - warmup) / (steps - warmup)
     return rise * (lowest + (peak - lowest) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def linear_lr(step: int, steps: int, peak: float, warmup: int, lowest: float) -> float:
+    """Returns the learning rate of a step: a straight rise, then a straight fall down to `lowest`."""
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    return rise * (peak + (lowest - peak) * max(0, step - warmup) / (steps - warmup))
 
 
 def wsd_lr(step: int, steps: int, peak: float, warmup: int, lowest: float, decay: float) -> float:

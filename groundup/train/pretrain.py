@@ -108,7 +108,7 @@ def pretrain_loss(model: Transformer, batch: Batch, z_loss: float = 0.0) -> tupl
     if not z_loss:
         return loss, count, {}
     penalty = z_loss * logits.logsumexp(-1).square()[targets != -100].sum()
-    return loss + penalty, count, {"reported": loss, "z_loss": float(penalty.detach()) / max(1, count)}
+    return loss + penalty, count, {"reported": loss.detach(), "z_loss": float(penalty.detach()) / max(1, count)}
 
 
 @torch.no_grad()

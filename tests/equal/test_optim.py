@@ -7,6 +7,7 @@ from torch import nn
 from groundup.model.config import ModelConfig
 from groundup.model.transformer import Transformer
 from groundup.optim import adamw, muon, plain
+from groundup.optim.ema import Average
 
 
 def small(seed: int = 0, **given: object) -> Transformer:
@@ -73,3 +74,34 @@ def test_muon_agrees_with_torch_on_a_matrix() -> None:
         peer.step()
         mine.step()
     assert (theirs - ours).abs().max() < 0.02 * 3 * 0.05  # both work in bf16; steps are about 0.02
+
+
+def test_ema_step_is_the_running_average_and_torchs() -> None:
+    layer = nn.Linear(4, 3)
+    average, decay = Average(layer, 0.8), 0.8
+    mine = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    peer = torch.optim.swa_utils.AveragedModel(layer, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay))
+    peer.update_parameters(layer)  # its first call copies
+    for step in range(60):
+        with torch.no_grad():
+            for p in layer.parameters():
+                p.add_(torch.randn_like(p))
+        average.update(step)
+        mine = {name: plain.ema_step(mine[name], p.detach(), step, decay) for name, p in layer.named_parameters()}
+        if step == 40:  # from here on nothing is left of the beginning's smaller share
+            peer.module.load_state_dict(average.tensors)
+        elif step > 40:
+            peer.update_parameters(layer)
+    for name, tensor in average.tensors.items():
+        torch.testing.assert_close(tensor, mine[name], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(tensor, peer.module.state_dict()[name], atol=1e-5, rtol=1e-5)
+    with average.inside(layer):
+        assert torch.equal(layer.weight, average_of(average, peer)), "the model holds the average inside"
+    assert not torch.allclose(layer.weight, average.tensors["weight"])
+
+
+def average_of(average: Average, peer: torch.optim.swa_utils.AveragedModel) -> torch.Tensor:
+    """The average as it was before it was exchanged with the weights: what the peer holds, to rounding."""
+    weights = average.named["weight"].detach()
+    torch.testing.assert_close(weights, peer.module.weight.detach(), atol=1e-5, rtol=1e-5)
+    return weights

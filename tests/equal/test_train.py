@@ -72,14 +72,49 @@ def test_next_token_loss_and_its_gradient() -> None:
     torch.testing.assert_close(model.embed.weight.grad, gradient, atol=1e-6, rtol=1e-4)
 
 
+def test_z_loss_and_its_gradient_leave_the_reported_loss_alone() -> None:
+    model = Transformer(CONFIG, seed=1)
+    tokens = torch.randint(0, 300, (3, 16), generator=torch.Generator().manual_seed(0))
+    targets = tokens.roll(-1, 1).clone()
+    targets[:, -3:] = -100
+    total, count, metrics = pretrain_loss(model, Batch(tokens, targets), z_loss=0.1)
+    (total / count).backward()
+    gradient = model.embed.weight.grad.clone()  # type: ignore[union-attr]
+    model.zero_grad()
+    logits = model(tokens)
+    loss, penalty = plain.next_token_loss(logits, targets), 0.1 * plain.z_loss(logits, targets)
+    (loss + penalty).backward()
+    assert float(metrics["reported"]) / count == pytest.approx(loss.item(), abs=1e-5)
+    assert metrics["z_loss"] == pytest.approx(penalty.item(), abs=1e-5)
+    torch.testing.assert_close(model.embed.weight.grad, gradient, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_schedules_are_torchs(kind: str) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    fall = (
+        torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100, eta_min=0.1)
+        if kind == "cosine"
+        else torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, 100)
+    )
+    for step in range(100):
+        assert lr_scale(step, 100, 0, kind, 0.1) == pytest.approx(fall.get_last_lr()[0], abs=1e-9)  # type: ignore[arg-type]
+        optimizer.step()
+        fall.step()
+
+
 @pytest.mark.parametrize("warmup", [0, 10])
-def test_cosine_lr_and_wsd_lr(warmup: int) -> None:
+def test_cosine_lr_wsd_lr_and_linear_lr(warmup: int) -> None:
     for step in range(100):
         assert 3e-3 * lr_scale(step, 100, warmup, "cosine", 0.1) == pytest.approx(
             plain.cosine_lr(step, 100, 3e-3, warmup, 3e-4)
         )
         assert 3e-3 * lr_scale(step, 100, warmup, "wsd", 0.1, 0.4) == pytest.approx(
             plain.wsd_lr(step, 100, 3e-3, warmup, 3e-4, 0.4)
+        )
+        assert 3e-3 * lr_scale(step, 100, warmup, "linear", 0.1) == pytest.approx(
+            plain.linear_lr(step, 100, 3e-3, warmup, 3e-4)
         )
 
 
