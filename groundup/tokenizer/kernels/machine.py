@@ -33,6 +33,7 @@ __all__ = [
     "word64",
 ]
 
+SETTINGS: Any = numba.config
 OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 part = numba.njit(forceinline=True, **OPTIONS)  # a function that is compiled into its callers
 
@@ -46,7 +47,7 @@ def cache_folder() -> str | None:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groundup"
-    folder = Path(numba.config.CACHE_DIR or own) / version
+    folder = Path(SETTINGS.CACHE_DIR or own) / version
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -58,11 +59,11 @@ def cache_folder() -> str | None:
 def kernel(function: Callable) -> Callable:
     """Returns the function compiled on its first call, or taken from the cache; it runs without Python's lock."""
     folder = cache_folder()
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder or ""
+    before, SETTINGS.CACHE_DIR = SETTINGS.CACHE_DIR, folder or ""
     try:
         return numba.njit(cache=folder is not None, **OPTIONS)(function)
     finally:
-        numba.config.CACHE_DIR = before
+        SETTINGS.CACHE_DIR = before
 
 
 def _load(bits: int, scale: int) -> Callable:

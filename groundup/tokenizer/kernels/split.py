@@ -6,15 +6,16 @@ Every text here is valid UTF-8, followed by at least `PADDING` bytes that may be
 
 import numpy as np
 
-from groundup.tokenizer.kernels.machine import kernel, load8, load16, part
+from groundup.tokenizer.kernels.machine import kernel, load8, load16, part, word64
 from groundup.tokenizer.kernels.unicode import LETTER, LOWER, MARK, NEWLINE, NUMBER, SIGN, SPACE, UPPER, table
 from groundup.tokenizer.pattern import RULES
 
-__all__ = ["PADDING", "ends", "next_piece", "rules_of", "safe_cut"]
+__all__ = ["PADDING", "ends", "next_piece", "rules_of", "safe_cut", "valid"]
 
 PADDING = 64
 LEAD = 4  # bits of the rules: contractions in the lowest two, then LEAD, then the digits
 PAGES = 128 + 2 * (0x110000 >> 7)  # where the pages begin in a table of kinds
+HIGH_BITS = np.uint64(0x8080808080808080)
 SIGNS = (1 << SIGN) | (1 << MARK)
 AFTER_UPPER = (1 << LOWER) | (1 << LETTER) | (1 << MARK)
 
@@ -209,6 +210,41 @@ def ends(buffer, start, stop, rules, kinds, out):
         out[count] = start
         count += 1
     return count
+
+
+@kernel
+def valid(buffer, start, stop):
+    """Returns where the first character begins that isn't valid UTF-8, or isn't whole; `stop` if there is none."""
+    text, i = buffer.ctypes.data, start
+    while i < stop:
+        while i + 8 <= stop and not word64(text, i) & HIGH_BITS:
+            i += 8
+        if i >= stop:
+            break
+        c = load8(text, i)
+        if c < 0x80:
+            i += 1
+            continue
+        size = 2 if c < 0xE0 else 3 if c < 0xF0 else 4
+        if c < 0xC2 or c > 0xF4 or i + size > stop:
+            return i
+        second = load8(text, i + 1)
+        least, most = 0x80, 0xBF
+        if c == 0xE0:
+            least = 0xA0  # else a shorter form would do
+        elif c == 0xED:
+            most = 0x9F  # half of a surrogate pair
+        elif c == 0xF0:
+            least = 0x90
+        elif c == 0xF4:
+            most = 0x8F  # beyond the last code point
+        if second < least or second > most:
+            return i
+        for k in range(2, size):
+            if load8(text, i + k) & 0xC0 != 0x80:
+                return i
+        i += size
+    return stop
 
 
 @part
