@@ -1,7 +1,9 @@
 """Attention behind one function: plain matmuls, or the fused kernel that PyTorch ships, chosen by what was measured."""
 
+import functools
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,23 @@ from torch import Tensor
 
 from groundup.base.errors import ConfigError
 
-__all__ = ["Implementation", "additive", "attention", "causal_mask", "choose", "document_mask"]
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
-Implementation = Literal["auto", "manual", "sdpa"]
+__all__ = [
+    "Implementation", "Sight", "additive", "attention", "block_mask", "causal_mask", "choose", "document_mask", "near_mask", "reach",
+]  # fmt: skip
+
+Implementation = Literal["auto", "manual", "sdpa", "flex"]
+
+
+class Sight(NamedTuple):
+    """What a layer's queries may look at, and how that is computed; made once for all layers that see alike."""
+
+    mask: "Tensor | BlockMask | None"  # numbers to add to the scores, or blocks for flex
+    causal: bool  # whether the kernel has yet to hide the future
+    implementation: Implementation
+    keys: int  # how many of the newest keys are looked at
 
 
 def choose(device: torch.device, dtype: torch.dtype, batch: int, queries: int, keys: int) -> Literal["manual", "sdpa"]:
@@ -30,19 +46,31 @@ def choose(device: torch.device, dtype: torch.dtype, batch: int, queries: int, k
     return "manual" if queries == 1 and batch > 1 else "sdpa"
 
 
-def causal_mask(queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor:
+def reach(queries: int, keys: int, window: int) -> int:
+    """Returns how many of the newest keys any of the queries can see through a window (0: there is none)."""
+    return min(keys, window + queries - 1) if window else keys
+
+
+def causal_mask(queries: int, keys: int, device: torch.device | str = "cpu", window: int = 0) -> Tensor:
     """Returns (T, S) bool: the last of T queries stands at the last of S keys, and each sees itself and what came before.
 
+    With a `window`, only so many of the newest, itself included.
     Equal to: groundup.model.plain.causal_mask
     """
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+    past = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+    return past.triu(keys - queries - window + 1) if window else past
 
 
-def document_mask(positions: Tensor) -> Tensor:
+def document_mask(positions: Tensor, window: int = 0) -> Tensor:
     """Returns (B, 1, T, T) bool from positions (B, T) that restart at 0: a token sees its own document, up to itself."""
-    document = (positions == 0).cumsum(dim=1)
+    document, time = (positions == 0).cumsum(dim=1), positions.shape[1]
     same = document[:, :, None] == document[:, None, :]
-    return (same & causal_mask(positions.shape[1], positions.shape[1], positions.device))[:, None]
+    return (same & causal_mask(time, time, positions.device, window))[:, None]
+
+
+def near_mask(positions: Tensor, window: int) -> Tensor:
+    """Returns (B, 1, T, T) bool: which keys stand less than a window before a query, wherever in the row they are."""
+    return (positions[:, :, None] - positions[:, None, :] < window)[:, None]
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -57,24 +85,34 @@ def attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    mask: Tensor | None = None,
+    mask: "Tensor | BlockMask | None" = None,
     causal: bool = True,
     implementation: Implementation = "auto",
     dropout: float = 0.0,
+    window: int = 0,
 ) -> Tensor:
     """Returns softmax(q k^T / sqrt(D) + mask) v, (B, H, T, D).
 
     Shapes: q (B, H, T, D); k, v (B, Hkv, S, D), where each group of H / Hkv query heads shares one; mask broadcasts to
     (B, H, T, S): bool, True where attended, or numbers to add (see `additive`). With `causal` the last query stands at the last
-    key; a mask is then applied besides.
-    Source: Vaswani et al. 2017, eq. 1; Ainslie et al. 2023 for the groups.
+    key; a mask is then applied besides, and a `window` leaves each query so many of the newest keys (0: all).
+    Raises: ConfigError for an implementation that doesn't exist or can't do what is asked.
+    Source: Vaswani et al. 2017, eq. 1; Ainslie et al. 2023 for the groups; Beltagy et al. 2020 for the window.
     Equal to: groundup.model.plain.scaled_dot_product_attention
     """
-    queries, keys = q.shape[2], k.shape[2]
+    assert causal or not window, "a window is counted back from the query"
+    queries, keys = q.shape[2], reach(q.shape[2], k.shape[2], window)
+    if keys < k.shape[2]:
+        k, v = k[:, :, -keys:], v[:, :, -keys:]
+        mask = mask[..., -keys:] if isinstance(mask, Tensor) else mask
+    window = window if window < keys else 0
     if implementation == "auto":
         implementation = choose(q.device, q.dtype, q.shape[0], queries, keys)
-    if causal and queries > 1 and (mask is not None or implementation == "manual" or queries != keys):
-        allowed = causal_mask(queries, keys, q.device)
+    if implementation == "flex":
+        return _flex(q, k, v, mask, causal, dropout, window)
+    assert mask is None or isinstance(mask, Tensor), "masks of blocks are for flex"
+    if causal and queries > 1 and (mask is not None or window or implementation == "manual" or queries != keys):
+        allowed = causal_mask(queries, keys, q.device, window)
         if mask is None:
             mask = allowed
         else:
@@ -86,7 +124,7 @@ def attention(
         grouped = q.shape[1] != k.shape[1]
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal, enable_gqa=grouped)
     if implementation != "manual":
-        raise ConfigError(f"attention: {implementation!r} is not one of auto, manual, sdpa")
+        raise ConfigError(f"attention: {implementation!r} is not one of auto, manual, sdpa, flex")
     return _manual(q, k, v, mask, dropout)
 
 
@@ -104,3 +142,49 @@ def _manual(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float
         weights = F.dropout(weights, dropout)
     out = weights @ v
     return out.view(batch, heads, queries, width) if grouped else out
+
+
+def block_mask(
+    mask: Tensor | None, queries: int, keys: int, device: torch.device, causal: bool = True, window: int = 0
+) -> "BlockMask":
+    """Returns what flex takes for a mask: which blocks of scores are needed at all, so that the others are never computed.
+
+    Shapes: mask (B or 1, 1, T or 1, S) bool, or None.
+    """
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    past = keys - queries
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Returns whether a query may look at a key."""
+        allowed = key <= query + past if causal else key >= 0
+        if window:
+            allowed = allowed & (key > query + past - window)
+        if mask is not None:
+            allowed = allowed & mask[batch if mask.shape[0] > 1 else 0, 0, query if mask.shape[2] > 1 else 0, key]
+        return allowed
+
+    return create_block_mask(sees, mask.shape[0] if mask is not None else None, None, queries, keys, device)
+
+
+@functools.cache
+def _compiled_flex() -> Callable[..., Any]:
+    """Returns the kernel, compiled on first use."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def _flex(
+    q: Tensor, k: Tensor, v: Tensor, mask: "Tensor | BlockMask | None", causal: bool, dropout: float, window: int
+) -> Tensor:
+    """Returns the same by PyTorch's flexible kernel, which skips blocks of scores that are masked. For CUDA only."""
+    if q.device.type != "cuda":
+        raise ConfigError(f"attention: flex needs a CUDA device, not {q.device.type}; take auto, manual or sdpa")
+    if dropout:
+        raise ConfigError("attention: flex knows no dropout; set model.dropout to 0 or take sdpa")
+    if mask is None or isinstance(mask, Tensor):
+        if mask is not None and mask.dtype != torch.bool:
+            raise ConfigError("attention: flex takes masks of true and false only")
+        mask = block_mask(mask, q.shape[2], k.shape[2], q.device, causal, window)
+    return _compiled_flex()(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])

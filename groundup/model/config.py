@@ -7,7 +7,7 @@ from typing import Any, Literal
 from groundup.base.config import from_dict as fill
 from groundup.base.errors import ConfigError
 
-__all__ = ["FAMILIES", "ModelConfig", "RopeConfig", "VariantConfig"]
+__all__ = ["FAMILIES", "MoEConfig", "ModelConfig", "RopeConfig", "VariantConfig", "WindowConfig"]
 
 Norm = Literal["rms", "layer"]
 Activation = Literal["swiglu", "gelu", "gelu_exact", "relu", "relu2"]
@@ -24,10 +24,12 @@ class Family:
     qk_norm: bool
     bias: bool
     pre_norm: bool
+    experts: bool = False
 
 
 FAMILIES = {
     "qwen3": Family("rms", "swiglu", "rope", qk_norm=True, bias=False, pre_norm=True),
+    "qwen3_moe": Family("rms", "swiglu", "rope", qk_norm=True, bias=False, pre_norm=True, experts=True),
     "llama": Family("rms", "swiglu", "rope", qk_norm=False, bias=False, pre_norm=True),
     "gpt2": Family("layer", "gelu", "learned", qk_norm=False, bias=True, pre_norm=True),
     "transformer2017": Family("layer", "relu", "sinusoidal", qk_norm=False, bias=True, pre_norm=False),
@@ -68,6 +70,42 @@ class RopeConfig:
 
 
 @dataclass(frozen=True)
+class WindowConfig:
+    """Layers that look back on the newest tokens only: cheaper for long texts, and the rest of the layers see it all."""
+
+    size: int = 0  # tokens that such a layer sees, the newest included (0: every layer sees the whole context)
+    layers: str = "WWWF"  # which layers those are, W for a window and F for the full context, repeated over the depth
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that is out of range."""
+        if self.size < 0:
+            raise ConfigError(f"model.window.size: 0 (no windows) or more is needed, not {self.size}")
+        if not self.layers or set(self.layers) - set("WF"):
+            raise ConfigError(
+                f"model.window.layers: W (window) and F (full) are expected, as in WWWF, not {self.layers!r}"
+            )
+
+
+@dataclass(frozen=True)
+class MoEConfig:
+    """A mixture of experts, for the family qwen3_moe: many feed-forward layers, few of them used for a token."""
+
+    experts: int = 8  # feed-forward layers side by side in a block; d_ff is the width of one
+    active: int = 2  # how many of them a token is sent to
+    normalise: bool = True  # let the weights of the chosen ones sum to 1
+    balance: float = 0.01  # weight of the loss that keeps the experts equally busy in training (0: none)
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that is out of range."""
+        if self.experts < 2:
+            raise ConfigError(f"model.moe.experts: at least 2 are needed, not {self.experts}")
+        if not 1 <= self.active <= self.experts:
+            raise ConfigError(f"model.moe.active: from 1 to experts = {self.experts} is needed, not {self.active}")
+        if not 0 <= self.balance < float("inf"):
+            raise ConfigError(f"model.moe.balance: 0 or more is needed, not {self.balance}")
+
+
+@dataclass(frozen=True)
 class VariantConfig:
     """Departures from the family; a model with any but the first two has no class at Hugging Face."""
 
@@ -76,29 +114,35 @@ class VariantConfig:
     activation: Literal["family", "swiglu", "gelu", "gelu_exact", "relu", "relu2"] = "family"  # the non-linearity
     positions: Literal["family", "rope", "learned", "sinusoidal"] = "family"  # how a token learns where it stands
     qk_norm: Literal["family", "yes", "no"] = "family"  # whether queries and keys are normalised, head by head
+    zero_init: bool = False  # begin with blocks that add nothing to the residual stream
+    logit_softcap: float = 0.0  # bend the logits so that they stay within +-this (0: leave them)
 
     def validate(self) -> None:
         """Raises: ConfigError naming the key that is out of range."""
         if not 0 <= self.norm_eps < 1:
             raise ConfigError(f"model.variant.norm_eps: from 0 to below 1 is needed, not {self.norm_eps}")
+        if not 0 <= self.logit_softcap < float("inf"):
+            raise ConfigError(f"model.variant.logit_softcap: 0 (none) or more is needed, not {self.logit_softcap}")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The architecture and its sizes; a zero means "the family's own choice", and the properties below resolve it."""
 
-    family: Literal["qwen3", "llama", "gpt2", "transformer2017"] = "qwen3"  # which architecture
+    family: Literal["qwen3", "qwen3_moe", "llama", "gpt2", "transformer2017"] = "qwen3"  # which architecture
     vocab_size: int = 512  # tokens in the vocabulary, specials included
     context: int = 256  # tokens that it can look back on
     d_model: int = 128  # width of the residual stream
     n_layers: int = 4  # blocks
     n_heads: int = 4  # attention heads
     n_kv_heads: int = 0  # heads of keys and values, shared by groups of query heads (0: one for each)
-    d_ff: int = 0  # width inside the feed-forward layer (0: 8/3 of d_model for SwiGLU, else 4 times)
+    d_ff: int = 0  # width inside the feed-forward layer (0: 8/3 of d_model for SwiGLU, shared out among active experts; else 4 times)
     head_dim: int = 0  # width of one head (0: d_model / n_heads)
     dropout: float = 0.0  # share of activations dropped in training
     tie_embeddings: bool = True  # the output layer shares the embedding's matrix
     rope: RopeConfig = field(default_factory=RopeConfig)  # rotary positions
+    window: WindowConfig = field(default_factory=WindowConfig)  # layers that see the newest tokens only
+    moe: MoEConfig = field(default_factory=MoEConfig)  # experts of the family qwen3_moe
     variant: VariantConfig = field(default_factory=VariantConfig)  # departures from the family
 
     @property
@@ -151,7 +195,24 @@ class ModelConfig:
         """Width inside the feed-forward layer, resolved; SwiGLU's is a multiple of 64, for the sake of the matmuls."""
         if self.d_ff:
             return self.d_ff
-        return -(-8 * self.d_model // 3 // 64) * 64 if self.activation == "swiglu" else 4 * self.d_model
+        if self.activation != "swiglu":
+            return 4 * self.d_model // self.active_experts
+        return -(-8 * self.d_model // (3 * self.active_experts) // 64) * 64
+
+    @property
+    def experts(self) -> int:
+        """Feed-forward layers side by side in a block; 1 where there is no choice."""
+        return self.moe.experts if FAMILIES[self.family].experts else 1
+
+    @property
+    def active_experts(self) -> int:
+        """How many of them a token is sent to."""
+        return self.moe.active if FAMILIES[self.family].experts else 1
+
+    def window_of(self, layer: int) -> int:
+        """Returns how many tokens a layer sees, the newest included; 0 if it sees them all."""
+        windowed = self.window.layers[layer % len(self.window.layers)] == "W"
+        return self.window.size if windowed and self.window.size < self.context else 0
 
     def validate(self) -> None:
         """Raises: ConfigError naming the key that makes the shape impossible, and what would do."""
@@ -176,24 +237,33 @@ class ModelConfig:
             raise ConfigError(f"model.n_kv_heads, model.head_dim: {self.family} knows neither; leave them 0")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout: a share from 0 to below 1 is needed, not {self.dropout}")
-        self.rope.validate()
-        self.variant.validate()
+        for section in (self.rope, self.window, self.moe, self.variant):
+            section.validate()
+        if not FAMILIES[self.family].experts and self.moe != MoEConfig():
+            raise ConfigError(f"model.moe: {self.family} has no experts; model.family qwen3_moe has")
         if self.positions != "rope" and self.rope != RopeConfig():
             raise ConfigError(f"model.rope: the model's positions are {self.positions}, not rotary; leave it out")
 
-    def _matrices(self) -> int:
-        """Weights of one block's matrices."""
+    def _matrices(self, experts: int) -> int:
+        """Weights of one block's matrices, with so many experts (and then their router) or with one layer alone."""
         heads, ff = self.n_heads + 2 * self.kv_heads, 3 if self.activation == "swiglu" else 2
         attention = self.d_model * self.head_size * (heads + self.n_heads)
-        return attention + ff * self.d_model * self.ff_size
+        router = self.d_model * self.experts if self.experts > 1 else 0
+        return attention + experts * ff * self.d_model * self.ff_size + router
 
-    def params(self) -> int:
-        """Returns the exact number of trained parameters; a matrix that is shared counts once."""
+    def params(self, active: bool = False) -> int:
+        """Returns the exact number of trained parameters; a matrix that is shared counts once.
+
+        With `active`, of the experts only those that a single token is sent to.
+        """
+        experts = self.active_experts if active else self.experts
         norm = self.d_model * (2 if self.norm == "layer" and self.bias else 1)
-        block = self._matrices() + 2 * norm + (2 * self.head_size if self.qk_norm else 0)
+        block = self._matrices(experts) + 2 * norm + (2 * self.head_size if self.qk_norm else 0)
         if self.bias:
             inner = self.ff_size * (2 if self.activation == "swiglu" else 1)
-            block += self.head_size * (self.n_heads + 2 * self.kv_heads) + self.d_model + inner + self.d_model
+            block += (
+                self.head_size * (self.n_heads + 2 * self.kv_heads) + self.d_model + experts * (inner + self.d_model)
+            )
         total = self.n_layers * block + self.vocab_size * self.d_model * (1 if self.tie_embeddings else 2)
         total += norm if self.pre_norm else 0
         return total + (self.context * self.d_model if self.positions == "learned" else 0)
@@ -201,13 +271,15 @@ class ModelConfig:
     def flops_per_token(self, context: int | None = None) -> float:
         """Returns the floating-point operations of training on one token, forward and backward: 6 N + 12 L H D T.
 
-        N: weights that a token is multiplied by (the output layer's included, look-up tables and norms not). The second
-        term is attention's scores and sums over T = `context` tokens, counted in full although half of them is
-        masked: the convention in which MFU is published.
+        N: weights that a token is multiplied by (the output layer's included, look-up tables and norms not; of experts the
+        active ones). The second term is attention's scores and sums over T = `context` tokens, or a layer's window, counted
+        in full although half of them is masked: the convention in which MFU is published.
         Source: Chowdhery et al. 2022 (PaLM), appendix B.
         """
-        weights = self.n_layers * self._matrices() + self.vocab_size * self.d_model
-        return 6.0 * weights + 12.0 * self.n_layers * self.n_heads * self.head_size * (context or self.context)
+        context = context or self.context
+        weights = self.n_layers * self._matrices(self.active_experts) + self.vocab_size * self.d_model
+        seen = sum(min(context, self.window_of(layer) or context) for layer in range(self.n_layers))
+        return 6.0 * weights + 12.0 * self.n_heads * self.head_size * seen
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain JSON values."""

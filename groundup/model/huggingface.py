@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 
 from groundup.base.errors import CheckpointError, ConfigError
-from groundup.model.config import ModelConfig, RopeConfig, VariantConfig
+from groundup.model.config import ModelConfig, MoEConfig, RopeConfig, VariantConfig, WindowConfig
 from groundup.model.transformer import Transformer
 
 __all__ = ["CLASSES", "from_huggingface", "to_huggingface"]
 
-CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM",
+           "qwen3_moe": "Qwen3MoeForCausalLM"}  # fmt: skip
 ACTIVATIONS = {"gelu": "gelu_new", "gelu_exact": "gelu", "relu": "relu", "relu2": "relu2"}  # ours -> theirs, in GPT-2
 
 # Options of config.json that would change the computation in a way that our families don't know, and the only value we read.
 ONLY: dict[str, dict[str, Any]] = {
     "gpt2": {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
     "llama": {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"},
-    "qwen3": {"attention_bias": False, "hidden_act": "silu", "use_sliding_window": False},
+    "qwen3": {"attention_bias": False, "hidden_act": "silu"},
+    "qwen3_moe": {"attention_bias": False, "hidden_act": "silu", "decoder_sparse_step": 1, "mlp_only_layers": []},
 }
 # Buffers that older files carry and nobody needs: masks, rotary frequencies.
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
@@ -44,7 +46,7 @@ def to_huggingface(model: Transformer) -> tuple[dict[str, Tensor], dict[str, Any
     if config.family not in CLASSES:
         raise CheckpointError(f"a {config.family} model has no class in transformers; {', '.join(CLASSES)} have")
     for key in _departures(config):
-        raise CheckpointError(f"model.variant.{key}: no class in transformers has such a {config.family} model")
+        raise CheckpointError(f"model.{key}: no class in transformers has such a {config.family} model")
     ours = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     theirs: dict[str, Tensor] = {}
     for pair in _pairs(config):
@@ -52,7 +54,7 @@ def to_huggingface(model: Transformer) -> tuple[dict[str, Tensor], dict[str, Any
         tensor = ours[pair.ours] if pair.ours in ours else torch.zeros(sum(pair.rows))
         for name, part in zip(pair.theirs, tensor.split(pair.rows), strict=True):
             theirs[name] = (part.t() if pair.turned else part).contiguous().clone()
-    return theirs, _gpt2_json(config) if config.family == "gpt2" else _llama_json(config)
+    return theirs, _gpt2_json(config) if config.family == "gpt2" else _llama_json(config) | _windows_json(config)
 
 
 def from_huggingface(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -104,14 +106,19 @@ def _given(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def _departures(config: ModelConfig) -> list[str]:
-    """Returns the fields of [model.variant] that no class in transformers has."""
+    """Returns the fields that depart from what the family's class in transformers has."""
     plain = replace(config, variant=VariantConfig())
-    found = [
-        key for key in ("positions", "qk_norm", "activation", "bias") if getattr(config, key) != getattr(plain, key)
-    ]
-    if config.family == "gpt2":  # its class takes any activation but a gated one
-        return [key for key in found if key != "bias" and (key != "activation" or config.activation not in ACTIVATIONS)]
-    return found
+    known = {"variant.bias"} if config.family == "gpt2" else set()
+    if config.family == "gpt2" and config.activation in ACTIVATIONS:  # its class takes any activation but a gated one
+        known.add("variant.activation")
+    keys = ("positions", "qk_norm", "activation", "bias")
+    found = [f"variant.{key}" for key in keys if getattr(config, key) != getattr(plain, key)]
+    if config.variant.logit_softcap:
+        found.append("variant.logit_softcap")
+    windows = {config.window_of(layer) for layer in range(config.n_layers)}
+    if windows != {0} and (config.family in ("gpt2", "llama") or (config.family == "qwen3_moe" and 0 in windows)):
+        found.append("window")  # Qwen3-MoE has windows in all layers or in none
+    return [key for key in found if key not in known]
 
 
 def _pairs(config: ModelConfig) -> Iterator[Pair]:
@@ -120,7 +127,7 @@ def _pairs(config: ModelConfig) -> Iterator[Pair]:
 
 
 def _llama_pairs(config: ModelConfig) -> Iterator[Pair]:
-    """Yields Llama's and Qwen3's names: separate matrices for q, k, v and for gate and up."""
+    """Yields the names of Llama, Qwen3 and Qwen3-MoE: separate matrices for q, k, v and for gate and up."""
     width, inside = config.d_model, config.ff_size
     q, kv = config.n_heads * config.head_size, config.kv_heads * config.head_size
     yield Pair("embed.weight", ("model.embed_tokens.weight",), (config.vocab_size,))
@@ -133,8 +140,12 @@ def _llama_pairs(config: ModelConfig) -> Iterator[Pair]:
                 yield Pair(f"{a}attn.{name}_norm.weight", (f"{b}self_attn.{name}_norm.weight",), (config.head_size,))
         yield Pair(a + "attn.out.weight", (b + "self_attn.o_proj.weight",), (width,))
         yield Pair(a + "mlp_norm.weight", (b + "post_attention_layernorm.weight",), (width,))
-        yield Pair(a + "mlp.up.weight", (b + "mlp.gate_proj.weight", b + "mlp.up_proj.weight"), (inside, inside))
-        yield Pair(a + "mlp.down.weight", (b + "mlp.down_proj.weight",), (width,))
+        if config.experts > 1:
+            yield Pair(a + "mlp.router.weight", (b + "mlp.gate.weight",), (config.experts,))
+        for expert in [f"experts.{i}." for i in range(config.experts)] if config.experts > 1 else [""]:
+            c, d = f"{a}mlp.{expert}", f"{b}mlp.{expert}"
+            yield Pair(c + "up.weight", (d + "gate_proj.weight", d + "up_proj.weight"), (inside, inside))
+            yield Pair(c + "down.weight", (d + "down_proj.weight",), (width,))
     yield Pair("norm.weight", ("model.norm.weight",), (width,))
     if not config.tie_embeddings:
         yield Pair("head.weight", ("lm_head.weight",), (config.vocab_size,))
@@ -162,7 +173,7 @@ def _gpt2_pairs(config: ModelConfig) -> Iterator[Pair]:
 
 
 def _llama_json(config: ModelConfig) -> dict[str, Any]:
-    """Returns config.json of LlamaForCausalLM or Qwen3ForCausalLM."""
+    """Returns config.json of Llama, Qwen3 or Qwen3-MoE, but for the windows."""
     values: dict[str, Any] = {
         "architectures": [CLASSES[config.family]], "model_type": config.family, "vocab_size": config.vocab_size,
         "hidden_size": config.d_model, "intermediate_size": config.ff_size, "num_hidden_layers": config.n_layers,
@@ -172,9 +183,28 @@ def _llama_json(config: ModelConfig) -> dict[str, Any]:
         "attention_dropout": 0.0, "initializer_range": 0.02, "use_cache": True,
         "tie_word_embeddings": config.tie_embeddings, "dtype": "float32",
     }  # fmt: skip
-    if config.family == "qwen3":
-        return values | {"use_sliding_window": False, "sliding_window": None, "max_window_layers": config.n_layers}
-    return values | {"mlp_bias": False}
+    if config.family == "llama":
+        values["mlp_bias"] = False
+    if config.family == "qwen3_moe":
+        values |= {
+            "num_experts": config.experts, "num_experts_per_tok": config.active_experts, "norm_topk_prob": config.moe.normalise,
+            "moe_intermediate_size": config.ff_size, "router_aux_loss_coef": config.moe.balance, "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        }  # fmt: skip
+    return values
+
+
+def _windows_json(config: ModelConfig) -> dict[str, Any]:
+    """Returns the entries on sliding windows."""
+    if config.family == "llama":
+        return {}
+    windows = [config.window_of(layer) for layer in range(config.n_layers)]
+    values: dict[str, Any] = {"use_sliding_window": any(windows), "sliding_window": max(windows) or None}
+    full_first = windows.index(max(windows)) if any(windows) else config.n_layers
+    values["max_window_layers"] = full_first  # what older programs read: so many full layers, then windows
+    if config.family == "qwen3" and any(windows):
+        values["layer_types"] = ["sliding_attention" if window else "full_attention" for window in windows]
+    return values
 
 
 def _scaling_json(config: ModelConfig) -> dict[str, Any] | None:
@@ -218,7 +248,7 @@ def _read_json(values: Mapping[str, Any]) -> ModelConfig:
             f"config.json: weights quantised by {quantised.get('quant_method', 'something')} are unknown"
         )
     for key, only in ONLY[family].items():
-        if values.get(key, only) != only:
+        if (values[key] if values.get(key) is not None else only) != only:
             raise CheckpointError(f"config.json: {key} = {values[key]!r} is unknown to us, {only!r} was expected")
     try:
         config = _read_gpt2(values) if family == "gpt2" else _read_llama(family, values)  # type: ignore[arg-type]
@@ -247,16 +277,46 @@ def _read_gpt2(values: Mapping[str, Any]) -> ModelConfig:
     )  # fmt: skip
 
 
-def _read_llama(family: Literal["llama", "qwen3"], values: Mapping[str, Any]) -> ModelConfig:
-    """Returns the config of a LlamaForCausalLM or Qwen3ForCausalLM; what the file leaves out is as transformers has it."""
+def _read_llama(family: Literal["llama", "qwen3", "qwen3_moe"], values: Mapping[str, Any]) -> ModelConfig:
+    """Returns the config of a Llama, Qwen3 or Qwen3-MoE; what the file leaves out is as transformers has it."""
     heads, width, context = values["num_attention_heads"], values["hidden_size"], values["max_position_embeddings"]
-    head_dim = values.get("head_dim") or (width // heads if family == "llama" else 128)
+    head_dim = values.get("head_dim") or (128 if family == "qwen3" else width // heads)
+    inside = values["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"]
     return ModelConfig(
         family, vocab_size=values["vocab_size"], context=context, d_model=width, n_layers=values["num_hidden_layers"],
         n_heads=heads, n_kv_heads=values.get("num_key_value_heads") or heads, head_dim=head_dim,
-        d_ff=values["intermediate_size"], tie_embeddings=values.get("tie_word_embeddings", False),
-        rope=_read_rope(values, context), variant=VariantConfig(norm_eps=values.get("rms_norm_eps", 1e-6)),
+        d_ff=inside, tie_embeddings=values.get("tie_word_embeddings", False),
+        rope=_read_rope(values, context), window=_read_windows(family, values), moe=_read_moe(family, values),
+        variant=VariantConfig(norm_eps=values.get("rms_norm_eps", 1e-6)),
     )  # fmt: skip
+
+
+def _read_moe(family: str, values: Mapping[str, Any]) -> MoEConfig:
+    """Returns the experts of a Qwen3-MoE."""
+    if family != "qwen3_moe":
+        return MoEConfig()
+    return MoEConfig(
+        values.get("num_experts") or values["num_local_experts"], values["num_experts_per_tok"],
+        values.get("norm_topk_prob", False), values.get("router_aux_loss_coef", 0.001),
+    )  # fmt: skip
+
+
+def _read_windows(family: str, values: Mapping[str, Any]) -> WindowConfig:
+    """Returns which layers of a Qwen3 have a window: its `layer_types`, or all from `max_window_layers` on."""
+    if (
+        family == "llama"
+        or not values.get("use_sliding_window", False)
+        or not (size := values.get("sliding_window", 4096))
+    ):
+        return WindowConfig()
+    if family == "qwen3_moe":
+        return WindowConfig(size, "W")
+    layers, kinds = values["num_hidden_layers"], {"sliding_attention": "W", "full_attention": "F"}
+    full_first = min(values.get("max_window_layers", 28), layers)
+    named = values.get("layer_types") or ["full_attention"] * full_first + ["sliding_attention"] * (layers - full_first)
+    if len(named) != layers or set(named) - kinds.keys():
+        raise CheckpointError(f"config.json: layer_types: {layers} of {' or '.join(kinds)} were expected")
+    return WindowConfig(size, "".join(kinds[kind] for kind in named))
 
 
 def _read_rope(values: Mapping[str, Any], context: int) -> RopeConfig:

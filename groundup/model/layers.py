@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.model.attention import Implementation, attention
+from groundup.model.attention import Sight, attention
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.rope import rotate
 
-__all__ = ["Attention", "Block", "FeedForward", "Linear", "RMSNorm", "make_norm"]
+__all__ = ["Attention", "Block", "Experts", "FeedForward", "Linear", "RMSNorm", "make_norm"]
 
 
 class Linear(nn.Linear):
@@ -84,13 +84,7 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(width, config.norm_eps)
 
     def forward(
-        self,
-        x: Tensor,
-        rotary: tuple[Tensor, Tensor] | None,
-        mask: Tensor | None,
-        causal: bool,
-        implementation: Implementation,
-        cache: KVCache | None,
+        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, sight: Sight, cache: KVCache | None = None
     ) -> Tensor:
         """Returns (B, T, C). `rotary` is (cos, sin), both (T or B T, 1, D)-broadcastable to (B, T, H, D)."""
         config, (batch, time, _) = self.config, x.shape
@@ -104,9 +98,9 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-            k, v = k.to(q.dtype), v.to(q.dtype)
+            k, v = k[:, :, -sight.keys :].to(q.dtype), v[:, :, -sight.keys :].to(q.dtype)
         dropout = config.dropout if self.training else 0.0
-        y = attention(q, k, v, mask, causal, implementation, dropout)
+        y = attention(q, k, v, sight.mask, sight.causal, sight.implementation, dropout)
         return self.out(y.transpose(1, 2).reshape(batch, time, heads * config.head_size))
 
 
@@ -144,6 +138,55 @@ class FeedForward(nn.Module):
                 return F.relu(h).square()
 
 
+class Experts(nn.Module):
+    """Many feed-forward layers and a router that sends each token to the few that fit it best.
+
+    In training `balance` is the load-balancing loss of the last forward pass: experts times the sum, over experts, of the
+    share of tokens sent there times the mean probability given there; it is `active` if all are equally busy, and more
+    otherwise. `tokens` counts what was sent to each.
+    Source: Shazeer et al. 2017; Fedus et al. 2021, eq. 4-6
+    Equal to: groundup.model.plain_experts.Experts, balance_loss
+    """
+
+    tokens: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.moe = config.moe
+        self.router = Linear(config.d_model, config.experts, bias=False)
+        self.experts = nn.ModuleList(FeedForward(config) for _ in range(config.experts))
+        self.register_buffer("tokens", torch.zeros(config.experts, dtype=torch.long), persistent=False)
+        self.balance: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (B, T, C)."""
+        flat = x.flatten(0, -2)  # (N, C)
+        weights, chosen = self.route(flat)  # (N, K)
+        order = chosen.flatten().argsort(stable=True)  # (N K,): tokens that go to one expert stand together
+        sent = torch.bincount(chosen.flatten(), minlength=self.moe.experts).tolist()
+        parts = flat[order // self.moe.active].split(sent)
+        # An expert without a token is called too: its gradient is then zero everywhere, and not missing in some processes.
+        out = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
+        out = torch.empty_like(out).index_copy(0, order, out)  # back in the order of the tokens
+        return (out.view(*chosen.shape, -1) * weights.to(out.dtype).unsqueeze(-1)).sum(-2).view_as(x)
+
+    def route(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the weights and the numbers of each token's experts, both (N, K), and keeps account of them."""
+        with torch.autocast(flat.device.type, enabled=False):  # near-ties are decided here: not in bf16
+            logits = self.router(flat.to(self.router.weight.dtype))
+        probabilities = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))  # (N, E)
+        weights, chosen = probabilities.topk(self.moe.active, dim=-1)
+        if self.moe.normalise:
+            weights = weights / weights.sum(-1, keepdim=True)
+        if self.training and torch.is_grad_enabled():
+            with torch.no_grad():
+                sent = torch.bincount(chosen.flatten(), minlength=self.moe.experts)
+                self.tokens += sent
+            share = sent.to(probabilities.dtype) / len(flat)
+            self.balance = self.moe.experts * (share * probabilities.mean(0)).sum()
+        return weights, chosen
+
+
 class Block(nn.Module):
     """Attention, then feed-forward, each beside a residual path that is normalised before (today) or after (2017).
 
@@ -154,24 +197,19 @@ class Block(nn.Module):
         super().__init__()
         self.pre_norm, self.dropout = config.pre_norm, config.dropout
         self.attn_norm, self.attn = make_norm(config), Attention(config, layer)
-        self.mlp_norm, self.mlp = make_norm(config), FeedForward(config)
+        self.mlp_norm = make_norm(config)
+        self.mlp = Experts(config) if config.experts > 1 else FeedForward(config)
 
     def drop(self, x: Tensor) -> Tensor:
         """Returns x, in training with a share of it zeroed."""
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
     def forward(
-        self,
-        x: Tensor,
-        rotary: tuple[Tensor, Tensor] | None,
-        mask: Tensor | None,
-        causal: bool,
-        implementation: Implementation,
-        cache: KVCache | None,
+        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, sight: Sight, cache: KVCache | None = None
     ) -> Tensor:
         """Returns (B, T, C)."""
         if self.pre_norm:
-            x = x + self.drop(self.attn(self.attn_norm(x), rotary, mask, causal, implementation, cache))
+            x = x + self.drop(self.attn(self.attn_norm(x), rotary, sight, cache))
             return x + self.drop(self.mlp(self.mlp_norm(x)))
-        x = self.attn_norm(x + self.drop(self.attn(x, rotary, mask, causal, implementation, cache)))
+        x = self.attn_norm(x + self.drop(self.attn(x, rotary, sight, cache)))
         return self.mlp_norm(x + self.drop(self.mlp(x)))

@@ -7,17 +7,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.base.errors import ConfigError, GroundupError
-from groundup.model.attention import Implementation, additive, causal_mask, choose, document_mask
+from groundup.model.attention import (
+    Implementation,
+    Sight,
+    additive,
+    block_mask,
+    causal_mask,
+    choose,
+    document_mask,
+    near_mask,
+    reach,
+)  # fmt: skip
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
-from groundup.model.layers import Block, Linear, make_norm
+from groundup.model.layers import Block, Experts, Linear, make_norm
 from groundup.model.rope import rotary_tables, sinusoids
 
-__all__ = ["Transformer"]
+__all__ = ["Transformer", "init_weights"]
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
-    """Returns an embedding that isn't drawn yet; `Transformer.initialise` draws all weights."""
+    """Returns an embedding that isn't drawn yet; `init_weights` draws all weights."""
     return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
 
 
@@ -50,28 +60,8 @@ class Transformer(nn.Module):
         self.norm = make_norm(config) if config.pre_norm else nn.Identity()
         if not config.tie_embeddings:
             self.head = Linear(config.d_model, config.vocab_size, bias=False)
-        self.initialise(seed)
-
-    @torch.no_grad()
-    def initialise(self, seed: int | None = None) -> None:
-        """Draws all weights anew: the same seed gives the same weights.
-
-        Matrices and embeddings from a normal distribution of deviation 0.02; the two matrices of each block that write to the
-        residual stream from 0.02 / sqrt(2 L), so that its variance doesn't grow with depth; biases 0, norms 1. The embedding
-        of 2017, which is multiplied by sqrt(C), from 1 / sqrt(C).
-        Source: Radford et al. 2019, section 2.3.
-        """
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        for name, parameter in self.named_parameters():
-            if parameter.dim() == 1:
-                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-                continue
-            std = 0.02
-            if name.endswith(("attn.out.weight", "mlp.down.weight")):
-                std /= math.sqrt(2 * self.config.n_layers)
-            elif name == "embed.weight" and self.config.positions == "sinusoidal":
-                std = self.config.d_model**-0.5
-            parameter.normal_(0.0, std, generator=generator)
+        self.windows = [config.window_of(layer) for layer in range(config.n_layers)]
+        init_weights(self, seed)
 
     def forward(
         self, tokens: Tensor, positions: Tensor | None = None, cache: KVCache | None = None, mask: Tensor | None = None
@@ -89,7 +79,10 @@ class Transformer(nn.Module):
         """Returns (..., V) float32 for hidden states (..., C); call it on the last position alone where that is all you need."""
         weight = self.embed.weight if self.config.tie_embeddings else self.head.weight
         logits = F.linear(hidden, weight)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # only a float64 model's stay wider
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # only a float64 model's stay wider
+        if cap := self.config.variant.logit_softcap:
+            logits = torch.tanh(logits / cap) * cap
+        return logits
 
     def hidden(
         self, tokens: Tensor, positions: Tensor | None = None, cache: KVCache | None = None, mask: Tensor | None = None
@@ -101,9 +94,9 @@ class Transformer(nn.Module):
                 f"{past + time} tokens exceed the model's context of {self.config.context}; shorten the text"
             )
         x, rotary = self._embed(tokens, positions, past)
-        mask, causal, implementation = self._mask(x, positions, cache, mask)
-        for block in self.blocks:
-            x = block(x, rotary, mask, causal, implementation, cache)
+        sights = {window: self._sight(x, positions, cache, mask, window) for window in set(self.windows)}
+        for block, window in zip(self.blocks, self.windows, strict=True):
+            x = block(x, rotary, sights[window], cache)
         if cache is not None:
             cache.advance(time)
         return self.norm(x)
@@ -141,23 +134,76 @@ class Transformer(nn.Module):
         highest = int(positions.max()) if positions is not None else tokens.shape[1] - 1
         return ConfigError(f"position {highest} exceeds the model's context of {self.config.context}; shorten the text")
 
-    def _mask(
-        self, x: Tensor, positions: Tensor | None, cache: KVCache | None, mask: Tensor | None
-    ) -> tuple[Tensor | None, bool, Implementation]:
-        """Returns (numbers to add to the scores or None, whether the kernel masks the future itself, implementation).
+    def _sight(
+        self, x: Tensor, positions: Tensor | None, cache: KVCache | None, mask: Tensor | None, window: int
+    ) -> Sight:
+        """Returns what the layers with this window (0: without one) may look at.
 
-        Built once here, for all layers.
+        A window is counted in positions where they are given, for tokens of one row may stand beside one another (several
+        answers to one prompt); in a cache the newest keys are the nearest.
         """
-        time = x.shape[1]
+        time, device = x.shape[1], x.device
         keys = time + (cache.length if cache is not None else 0)
+        if cache is None and positions is not None:
+            if mask is None:
+                mask, window = document_mask(positions, window), 0
+            elif window:
+                mask, window = mask & near_mask(positions, window), 0
+        if (seen := reach(time, keys, window)) < keys:
+            keys, mask = seen, mask if mask is None else mask[..., -seen:]
+        window = window if window < keys else 0
         implementation = self.implementation
-        if implementation == "auto":
-            implementation = choose(x.device, x.dtype, x.shape[0], time, keys)
-        if mask is None and cache is None and positions is not None:
-            return additive(document_mask(positions), x.dtype), False, implementation
-        if time > 1 and (mask is not None or implementation == "manual" or keys != time):
-            allowed = causal_mask(time, keys, x.device)
+        if implementation == "auto" or (implementation == "flex" and cache is not None):
+            implementation = choose(device, x.dtype, x.shape[0], time, keys)
+        if implementation == "flex":
+            blocks = block_mask(mask, time, keys, device, window=window) if time > 1 or mask is not None else None
+            return Sight(blocks, False, implementation, keys)
+        if time > 1 and (mask is not None or window or implementation == "manual" or keys != time):
+            allowed = causal_mask(time, keys, device, window)
             mask = allowed if mask is None else mask & allowed
         if mask is None:
-            return None, time > 1, implementation
-        return additive(mask, x.dtype), False, implementation
+            return Sight(None, time > 1, implementation, keys)
+        return Sight(additive(mask, x.dtype), False, implementation, keys)
+
+    def balance(self) -> Tensor | None:
+        """Returns the load-balancing loss of the last forward pass, to be added to the mean loss; None without experts.
+
+        The mean over layers, weighted by `moe.balance`. (Transformers' own balances all layers together, so that one layer may
+        make up for another; the two agree for a single layer.)
+        """
+        found = [layer.balance for layer in self.expert_layers() if layer.balance is not None]
+        return self.config.moe.balance * torch.stack(found).mean() if found else None
+
+    def expert_tokens(self) -> list[list[int]]:
+        """Returns how many tokens were sent to each expert of each layer in training since the last call."""
+        counts = [layer.tokens.tolist() for layer in self.expert_layers()]
+        for layer in self.expert_layers():
+            layer.tokens.zero_()
+        return counts
+
+    def expert_layers(self) -> list[Experts]:
+        """Returns the layers that have experts, in order."""
+        return [block.mlp for block in self.blocks if isinstance(block.mlp, Experts)]
+
+
+@torch.no_grad()
+def init_weights(model: Transformer, seed: int | None = None) -> None:
+    """Draws all weights anew: the same seed gives the same weights.
+
+    Matrices and embeddings from a normal distribution of deviation 0.02; the two matrices of each block that write to the
+    residual stream from 0.02 / sqrt(2 L), so that its variance doesn't grow with depth (with `zero_init` they are zero, so that
+    each block begins as the identity); biases 0, norms 1. An embedding that is multiplied by sqrt(C), as in 2017, from 1 / sqrt(C).
+    Source: Radford et al. 2019, section 2.3.
+    """
+    config = model.config
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            continue
+        std = 0.02
+        if name.endswith(("attn.out.weight", "down.weight")):
+            std = 0.0 if config.variant.zero_init else std / math.sqrt(2 * config.n_layers)
+        elif name == "embed.weight" and config.positions == "sinusoidal":
+            std = config.d_model**-0.5
+        parameter.normal_(0.0, std, generator=generator)

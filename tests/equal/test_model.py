@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.model import plain
-from groundup.model.attention import attention, causal_mask
-from groundup.model.config import ModelConfig, RopeConfig
-from groundup.model.layers import FeedForward, RMSNorm
+from groundup.model import plain, plain_experts
+from groundup.model.attention import Sight, attention, causal_mask
+from groundup.model.config import ModelConfig, MoEConfig, RopeConfig
+from groundup.model.layers import Experts, FeedForward, RMSNorm
 from groundup.model.rope import rotary_tables, rotate, sinusoids
 from groundup.model.transformer import Transformer
 
@@ -184,10 +184,10 @@ def test_blocks_are_the_fast_models() -> None:
         fast.load_state_dict({n: t.detach() for n, t in fast_state(slow).items()})
         x = torch.randn(2, 16, 32)
         rotary = (fast.cos[:, None], fast.sin[:, None]) if family == "qwen3" else None
-        same(fast.blocks[1](x, rotary, None, True, "sdpa", None), slow.blocks[1](x))
+        same(fast.blocks[1](x, rotary, Sight(None, True, "sdpa", 16)), slow.blocks[1](x))
     attended = slow.blocks[0].attention
     assert isinstance(attended, plain.GroupedQueryAttention)
-    same(fast.blocks[0].attn(x, rotary, None, True, "sdpa", None), attended(x))
+    same(fast.blocks[0].attn(x, rotary, Sight(None, True, "sdpa", 16)), attended(x))
 
 
 def test_rms_norm_and_its_gradient() -> None:
@@ -211,6 +211,35 @@ def test_swiglu() -> None:
     fast.load_state_dict({"up.weight": torch.cat([slow.gate.weight, slow.up.weight]), "down.weight": slow.down.weight})
     x = torch.randn(2, 3, 16)
     same(fast(x), slow(x))
+
+
+@pytest.mark.parametrize("active", [1, 3])
+def test_experts_and_their_balance(active: int) -> None:
+    torch.manual_seed(8)
+    slow = plain_experts.Experts(16, 24, 6, active).double()
+    stir(slow)
+    fast = Experts(ModelConfig("qwen3_moe", d_model=16, d_ff=24, moe=MoEConfig(6, active))).double()
+    state = {"router.weight": slow.router.weight}
+    for i, expert in enumerate(slow.experts):
+        assert isinstance(expert, plain_experts.Expert)
+        state[f"experts.{i}.up.weight"] = torch.cat([expert.gate.weight, expert.up.weight])
+        state[f"experts.{i}.down.weight"] = expert.down.weight
+    fast.load_state_dict(state)
+    x = torch.randn(20, 16, dtype=torch.float64, requires_grad=True)
+    theirs, probabilities = slow(x)
+    ours = fast(x.view(4, 5, 16)).view(20, 16)
+    same(ours, theirs, 1e-12)
+    expected = plain_experts.balance_loss(probabilities, active)
+    assert fast.balance is not None
+    same(fast.balance, expected, 1e-12)
+    weights = torch.randn_like(x)
+    mine, correct = ((y * weights).sum() + b for y, b in ((ours, fast.balance), (theirs, expected)))
+    for a, b in zip(
+        torch.autograd.grad(mine, (x, fast.router.weight)),
+        torch.autograd.grad(correct, (x, slow.router.weight)),
+        strict=True,
+    ):
+        same(a, b, 1e-12)
 
 
 def test_rotate_and_sinusoidal_positions() -> None:

@@ -45,7 +45,7 @@ def test_flops_are_what_pytorch_counts() -> None:
 def test_families_resolve_their_zeros() -> None:
     assert (ModelConfig(d_model=128).ff_size, ModelConfig("gpt2", d_model=128).ff_size) == (384, 512)
     assert (ModelConfig().kv_heads, ModelConfig(n_kv_heads=2).kv_heads, ModelConfig().head_size) == (4, 2, 32)
-    qwen, llama, gpt2, old = (ModelConfig(family) for family in FAMILIES)
+    qwen, _, llama, gpt2, old = (ModelConfig(family) for family in FAMILIES)
     assert [c.qk_norm for c in (qwen, llama, gpt2, old)] == [True, False, False, False]
     assert [c.norm for c in (qwen, llama, gpt2, old)] == ["rms", "rms", "layer", "layer"]
     assert [c.activation for c in (qwen, llama, gpt2, old)] == ["swiglu", "swiglu", "gelu", "relu"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from groundup.base.errors import CheckpointError
-from groundup.model.config import ModelConfig, RopeConfig, VariantConfig
+from groundup.model.config import ModelConfig, MoEConfig, RopeConfig, VariantConfig, WindowConfig
 from groundup.model.huggingface import from_huggingface, to_huggingface
 from groundup.model.transformer import Transformer
 
@@ -18,6 +18,9 @@ CONFIGS = {
     "llama": ModelConfig("llama", **SIZES, n_kv_heads=2, head_dim=16, rope=RopeConfig(500.0, "llama3", 4.0, 6)),
     "llama-untied": ModelConfig("llama", **SIZES, tie_embeddings=False, variant=VariantConfig(norm_eps=1e-5)),
     "qwen3": ModelConfig("qwen3", **SIZES, n_kv_heads=1, rope=YARN),
+    "qwen3-window": ModelConfig("qwen3", **SIZES | {"n_layers": 3}, window=WindowConfig(5, "FWF")),
+    "qwen3_moe": ModelConfig("qwen3_moe", **SIZES, n_kv_heads=2, moe=MoEConfig(4, 2, False, 0.02)),
+    "qwen3_moe-window": ModelConfig("qwen3_moe", **SIZES, window=WindowConfig(5, "W"), tie_embeddings=False),
     "qwen3-linear": ModelConfig("qwen3", **SIZES, rope=RopeConfig(500.0, "linear", 2.0)),
 }  # fmt: skip
 
@@ -106,11 +109,14 @@ def test_all_missing_and_unknown_tensors_are_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (ModelConfig("transformer2017", **SIZES), "a transformer2017 model has no class in transformers; gpt2, llama, qwen3"),
+        (ModelConfig("transformer2017", **SIZES), "a transformer2017 model has no class in transformers; gpt2, llama, qwen3, qwen3_moe h"),
         (ModelConfig("qwen3", **SIZES, variant=VariantConfig(activation="relu2")), "model.variant.activation: no class"),
         (ModelConfig("qwen3", **SIZES, variant=VariantConfig(positions="learned")), "model.variant.positions: no class"),
         (ModelConfig("llama", **SIZES, variant=VariantConfig(bias="yes")), "model.variant.bias: no class"),
         (ModelConfig("gpt2", **SIZES, variant=VariantConfig(qk_norm="yes")), "model.variant.qk_norm: no class"),
+        (ModelConfig("qwen3", **SIZES, variant=VariantConfig(logit_softcap=15.0)), "model.variant.logit_softcap: no class"),
+        (ModelConfig("llama", **SIZES, window=WindowConfig(8)), "model.window: no class"),
+        (ModelConfig("qwen3_moe", **SIZES, window=WindowConfig(8, "WF")), "model.window: no class"),
     ],
 )  # fmt: skip
 def test_what_no_class_there_has(config: ModelConfig, message: str) -> None:
