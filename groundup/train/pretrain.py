@@ -27,7 +27,7 @@ from groundup.train.loop import train
 from groundup.train.metrics import MemoryMeter
 from groundup.train.precision import resolve_once, set_threads
 
-__all__ = ["PretrainSource", "heldout_loss", "main", "pretrain_loss"]
+__all__ = ["PretrainSource", "fitted", "heldout_figures", "heldout_loss", "main", "pretrain_loss"]
 
 EVAL_BATCH_TOKENS = 8192  # of one forward pass
 SAMPLE_TOKENS = 120
@@ -134,6 +134,28 @@ def heldout_loss(model: Transformer, shards: Shards, context: int, most_tokens: 
     return total / (chosen * context)
 
 
+def heldout_figures(model: Transformer, heldout: Shards, context: int, most_tokens: int = 0) -> dict[str, float]:
+    """Returns {"heldout_loss", "bits_per_byte"}, or nothing where there is no held-out text."""
+    if heldout.tokens < 2:
+        return {}
+    loss = heldout_loss(model, heldout, context, most_tokens)
+    return {"heldout_loss": loss, "bits_per_byte": loss * heldout.tokens / max(heldout.bytes, 1) / math.log(2)}
+
+
+def fitted(config: PretrainConfig, processes: int = 1) -> tuple[PretrainConfig, Tokenizer, Path]:
+    """Returns the config with the vocabulary's size, the tokenizer of the token files, and where it lies.
+
+    Raises: DataError, TokenizerError or ConfigError for what is missing or doesn't go together.
+    """
+    path = _tokenizer_path(config)
+    tokenizer = load_tokenizer(path)
+    folder = open_run(config.project, "shards", config.shards).path / "train"
+    TokenDataset(folder, config.model.context)  # too short a corpus is said before anything is written
+    config = _fit(config, Shards(folder), tokenizer, processes)
+    config.validate()
+    return config, tokenizer, path
+
+
 def _tokenizer_path(config: PretrainConfig) -> Path:
     """Returns the tokenizer.json that made the token files. Raises: DataError if the files aren't there."""
     run = open_run(config.project, "shards", config.shards).require_done("shards")
@@ -218,10 +240,7 @@ def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, 
 
     def evaluate(model: Transformer, step: int) -> dict[str, float]:
         _write_sample(model, tokenizer, config.prompt, run.path / "samples" / f"step_{step:06d}.txt", config.train.seed)
-        if heldout.tokens < 2:
-            return {}
-        loss = heldout_loss(model, heldout, config.model.context, config.eval_tokens)
-        return {"heldout_loss": loss, "bits_per_byte": loss * heldout.tokens / max(heldout.bytes, 1) / math.log(2)}
+        return heldout_figures(model, heldout, config.model.context, config.eval_tokens)
 
     def loss(model: Transformer, batch: Batch) -> tuple[Tensor, int, dict[str, Any]]:
         return pretrain_loss(model, batch, loop.optim.z_loss)
@@ -233,21 +252,17 @@ def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, 
     return results | {"peak_memory_bytes": memory.bytes()}
 
 
-def main(config: PretrainConfig) -> dict[str, Any]:
+def main(config: PretrainConfig, run: Run | None = None) -> dict[str, Any]:
     """Trains the base model that the config describes and returns the results; continues one that was interrupted.
 
-    Under torchrun the processes share each batch, and rank 0 writes.
+    Under torchrun the processes share each batch, and rank 0 writes: into the project's run of that name, or into `run`.
     """
     config = apply_plan(config)
-    run = open_run(config.project, "pretrain", config.name)
-    tokenizer_path = _tokenizer_path(config)
-    tokenizer = load_tokenizer(tokenizer_path)
+    trial, run = run is not None, run or open_run(config.project, "pretrain", config.name)
     folder = open_run(config.project, "shards", config.shards).path
     set_threads(config.threads)
     with world(config.device) as here:
-        TokenDataset(folder / "train", config.model.context)  # too short a corpus is said before anything is written
-        config = _fit(config, Shards(folder / "train"), tokenizer, here.size)
-        config.validate()
+        config, tokenizer, tokenizer_path = fitted(config, here.size)
         inputs = {split: folder / split / "index.json" for split in ("train", "heldout")} | {
             "tokenizer": tokenizer_path
         }
@@ -259,7 +274,7 @@ def main(config: PretrainConfig) -> dict[str, Any]:
             recorded = record(run, toml, inputs, config.train.seed)
         with recorded as results:
             results.update(_train(config, run, here, tokenizer, tokenizer_path))
-        if here.main:
+        if here.main and not trial:
             _summary(config, run)
         return results
 
