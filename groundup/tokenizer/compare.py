@@ -82,7 +82,7 @@ def main(config: "CompareConfig") -> None:
     """Prints how two tokenizers cut the same text: `groundup tokenizer compare`."""
     paths: list[Path] = [find(path, config.name) for path in (config.a, config.b)]
     a, b = (load(path) for path in paths)
-    texts = texts_of(config.input, config.text, config.a, config.data, config.sample_mb)
+    texts = texts_of(config, config.a)
     uses = measure(a, texts), measure(b, texts)
     if not uses[0].total.tokens:
         raise TokenizerError("there is no text to compare the two on")

@@ -46,8 +46,7 @@ class TrainConfig:
     def validate(self) -> None:
         """Raises: ConfigError or TokenizerError naming the key."""
         check(self.pattern)
-        if self.invalid not in ("strict", "replace", "skip"):
-            raise ConfigError(f"invalid: '{self.invalid}'; expected strict, replace or skip")
+        check_invalid(self.invalid)
         if self.threads < 0:
             raise ConfigError(f"threads: {self.threads}; expected 0 (one a core) or more")
         if self.memory_gb < 0.01:
@@ -109,6 +108,9 @@ class ShowConfig:
         Path, ...
     ] = ()  # files or folders to measure on (.txt, .jsonl, .parquet) in place of the project's documents
     text: str = ""  # a text to measure on, typed here
+    invalid: str = (
+        "strict"  # a text file that isn't UTF-8: strict refuses it, replace reads U+FFFD there, skip leaves it out
+    )
     sample_mb: float = 4.0  # how much of each source is read, in millions of characters
     top: int = 12  # how many tokens a list names
     html: Path | None = None  # a file for a page with the text's tokens in colours
@@ -117,7 +119,7 @@ class ShowConfig:
 
     def validate(self) -> None:
         """Raises: ConfigError naming the key."""
-        check_sample(self.sample_mb, self.top)
+        check_sample(self)
         if self.token and self.id is not None:
             raise ConfigError("id: give either a token's id or its text (token), not both")
 
@@ -141,6 +143,9 @@ class CompareConfig:
         Path, ...
     ] = ()  # files or folders to compare on (.txt, .jsonl, .parquet) in place of the first's documents
     text: str = ""  # a text to compare on, typed here
+    invalid: str = (
+        "strict"  # a text file that isn't UTF-8: strict refuses it, replace reads U+FFFD there, skip leaves it out
+    )
     sample_mb: float = 4.0  # how much of each source is read, in millions of characters
     top: int = 8  # how many words are named on which the two differ most
     html: Path | None = None  # a file for a page with the text's tokens in colours, side by side
@@ -149,7 +154,7 @@ class CompareConfig:
 
     def validate(self) -> None:
         """Raises: ConfigError naming the key."""
-        check_sample(self.sample_mb, self.top)
+        check_sample(self)
         if self.a == self.b:
             raise ConfigError(
                 f"b: {self.b} is the first one too; give two, as in `groundup tokenizer compare my-llm tokenizer.json`"
@@ -161,12 +166,19 @@ class CompareConfig:
                 *describe_sample(self.input, self.text, self.sample_mb, self.html)]  # fmt: skip
 
 
-def check_sample(sample_mb: float, top: int) -> None:
+def check_invalid(invalid: str) -> None:
+    """Raises: ConfigError for another way to treat a file that isn't UTF-8."""
+    if invalid not in ("strict", "replace", "skip"):
+        raise ConfigError(f"invalid: '{invalid}'; expected strict, replace or skip")
+
+
+def check_sample(config: ShowConfig | CompareConfig) -> None:
     """Raises: ConfigError for a sample or a list of no length."""
-    if not sample_mb > 0:
-        raise ConfigError(f"sample_mb: {sample_mb} is no length; a positive number was expected")
-    if top < 1:
-        raise ConfigError(f"top: {top}; at least 1")
+    check_invalid(config.invalid)
+    if not config.sample_mb > 0:
+        raise ConfigError(f"sample_mb: {config.sample_mb} is no length; a positive number was expected")
+    if config.top < 1:
+        raise ConfigError(f"top: {config.top}; at least 1")
 
 
 def describe_sample(paths: Sequence[Path], text: str, sample_mb: float, html: Path | None) -> list[str]:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from groundup.base.errors import DataError
-from groundup.base.files import open_text, read_jsonl
 from groundup.base.log import progress
 from groundup.base.records import read_documents
 from groundup.base.runs import open_run
-from groundup.tokenizer.encode import Tokenizer
+from groundup.tokenizer.encode import Tokenizer, whole
 from groundup.tokenizer.foreign import Foreign
 from groundup.tokenizer.pattern import blocks, splitter
-from groundup.tokenizer.texts import find_texts, whole
+from groundup.tokenizer.texts import find_texts, read_batches, strings
 
 __all__ = ["Tally", "Usage", "measure", "samples", "script"]
 
@@ -97,39 +96,27 @@ def measure(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> Usage:
     return usage
 
 
-def samples(paths: Iterable[Path], project: Path, data: str, limit: int) -> Iterator[tuple[str, str]]:
+def samples(
+    paths: Iterable[Path], project: Path, data: str = "main", limit: int = 4_000_000, invalid: str = "strict"
+) -> Iterator[tuple[str, str]]:
     """Yields pairs of a source's name and a text: of files and folders by file, else of a project's documents by source.
 
     About `limit` characters of each source. Raises: DataError naming a file that isn't there, isn't text, or is empty.
     """
-    documents = open_run(project, "data", data).path / "documents.parquet"
-    files = find_texts(paths) or [documents]
     taken: Counter[str] = Counter()
-    for file in files:
-        if not file.exists():
-            raise DataError(f"{file}: not there; give texts by --input FILE, or --text")
-        for source, text in _read(file, own=files == [documents]):
-            if taken[source] < limit:
-                text = text[: limit - taken[source]]
-                taken[source] += len(text)
-                yield source, text
+    for source, text in _read(find_texts(paths), open_run(project, "data", data).path / "documents.parquet", invalid):
+        if taken[source] < limit:
+            text = text[: limit - taken[source]]
+            taken[source] += len(text)
+            yield source, text
     if not any(taken.values()):
-        raise DataError(f"{files[0]}: no text in it")
+        raise DataError(f"{', '.join(map(str, paths)) or project}: no text in it")
 
 
-def _kind(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
-
-
-def _read(file: Path, own: bool) -> Iterator[tuple[str, str]]:
-    if _kind(file) == ".parquet":
-        yield from ((document.source if own else file.name, document.text) for document in read_documents(file))
-    elif _kind(file) == ".jsonl":
-        for number, row in enumerate(read_jsonl(file), 1):
-            if not isinstance(row.get("text"), str):
-                raise DataError(f"{file}, row {number}: no text under the key 'text'")
-            yield file.name, row["text"]
+def _read(files: list[Path], documents: Path, invalid: str) -> Iterator[tuple[str, str]]:
+    if files:
+        yield from ((file.name, text) for file in files for text in strings(read_batches(file, invalid)))
+    elif documents.exists():
+        yield from ((document.source, document.text) for document in read_documents(documents))
     else:
-        with open_text(file) as stream:
-            while text := "".join(stream.readlines(1 << 20)):
-                yield file.name, text
+        raise DataError(f"{documents}: not there; give texts by --input FILE, or --text")

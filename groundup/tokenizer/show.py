@@ -12,7 +12,7 @@ from groundup.tokenizer.io import find, load
 from groundup.tokenizer.measure import Tally, Usage, measure, samples
 
 if TYPE_CHECKING:
-    from groundup.tokenizer.config import ShowConfig
+    from groundup.tokenizer.config import CompareConfig, ShowConfig
 
 __all__ = ["facts", "main", "name", "steps", "suspicious", "table", "tree"]
 
@@ -167,7 +167,7 @@ def main(config: "ShowConfig") -> None:
         for token in wanted:
             print("\n".join(tree(tokenizer, token)))
         return
-    texts = texts_of(config.input, config.text, config.project, config.data, config.sample_mb)
+    texts = texts_of(config, config.project)
     usage = measure(tokenizer, texts)
     print("\n".join([str(path), facts(tokenizer), "", *report(tokenizer, usage, config.top)]))
     if config.html is not None:
@@ -178,8 +178,8 @@ def main(config: "ShowConfig") -> None:
     say(f"next: {command('tokenizer show', config.project, '--token', repr(' the'))}")
 
 
-def texts_of(paths: Sequence[Path], text: str, project: Path, data: str, sample_mb: float) -> list[tuple[str, str]]:
+def texts_of(config: "ShowConfig | CompareConfig", project: Path) -> list[tuple[str, str]]:
     """Returns the texts to look at, as pairs of a source's name and a text."""
-    if text:
-        return [("text", text)]
-    return list(samples(paths, project, data, int(sample_mb * 1e6)))
+    if config.text:
+        return [("text", config.text)]
+    return list(samples(config.input, project, config.data, int(config.sample_mb * 1e6), config.invalid))

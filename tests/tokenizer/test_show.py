@@ -163,6 +163,15 @@ def test_show_as_typed(project: Path, tmp_path: Path, capfd: pytest.CaptureFixtu
     assert "id 256, merge 1" in capfd.readouterr().out
 
 
+def test_a_file_that_is_not_utf8_can_be_read_with_gaps(
+    project: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "latin.txt").write_bytes("the na\u00efve cat".encode("latin-1"))
+    words = ["tokenizer", "show", str(project), "--input", str(tmp_path / "latin.txt"), "--invalid", "replace"]
+    assert main(words) == 0
+    assert re.search(r"^latin\.txt +15 ", capfd.readouterr().out, re.MULTILINE)  # U+FFFD is three bytes
+
+
 def test_compare_as_typed(project: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A project, a tokenizer.json of Hugging Face's form, and tiktoken's ranks; on the project's text, a file, or words."""
     tokenizer = load(project / "02-tokenizer" / "main")
@@ -190,8 +199,10 @@ def test_compare_as_typed(project: Path, tmp_path: Path, capfd: pytest.CaptureFi
         (["show", "PROJECT", "--top", "0"], "top: 0; at least 1"),
         (["show", "PROJECT", "--sample-mb", "0"], "sample_mb: 0.0 is no length"),
         (["show", "PROJECT", "--data", "other"], "give texts by --input FILE, or --text"),
-        (["show", "PROJECT", "--input", "LATIN"], "latin.txt: not UTF-8 text"),
+        (["show", "PROJECT", "--input", "LATIN"], "latin.txt: not UTF-8 at byte 2; --invalid replace or skip"),
         (["show", "PROJECT", "--input", "EMPTY"], "empty.txt: no text in it"),
+        (["show", "PROJECT", "--input", "LATIN", "--invalid", "skip"], "latin.txt: no text in it"),
+        (["show", "PROJECT", "--invalid", "drop"], "expected strict, replace or skip"),
         (["compare", "PROJECT", "PROJECT"], "is the first one too; give two"),
         (["compare", "PROJECT", "EMPTY"], "not JSON"),
     ],
