@@ -15,16 +15,18 @@ from typing import Any
 
 from groundup.base.config import to_toml
 from groundup.base.errors import DataError
-from groundup.base.files import write_json
+from groundup.base.files import atomic_file, write_json
 from groundup.base.log import command, progress, quantity
-from groundup.base.records import Document, write_documents
+from groundup.base.records import read_documents
 from groundup.base.runs import Run, open_run, record, unchanged
 from groundup.data.config import BuildConfig
-from groundup.data.decide import Fate, decide
+from groundup.data.decide import decide
 from groundup.data.decontaminate import Question, read_questions
 from groundup.data.engine import Map, batches, processes_for, workers
+from groundup.data.extract import Drop
 from groundup.data.read import Problem, Record, SourceFile, find_files, read_file
-from groundup.data.stages import HEADING_MARK, Row, begin, extract_part, judge_part, read_part, site_of
+from groundup.data.settle import PLACES, Settled, settle_part, tasks
+from groundup.data.stages import HEADING_MARK, begin, extract_part, judge_part, read_part, site_of
 
 __all__ = ["build", "main"]
 
@@ -101,15 +103,7 @@ def _build(
             run.log(f"left out: {len(damage) - SHOWN} more; `{command('data', 'stats', config.project)}` names them")
         _find_furniture(extracted, parts / "furniture.json", config)
         judged = _judge(run_map, extracted, parts)
-    rows = [
-        row
-        for path in judged
-        for row in read_part(path, ["id", "drop", "share", "exact", "signature", "raw_bytes", "source"])
-    ]
-    fates = decide(rows, config)
-    if not any(fate.copies for fate in fates):
-        _explain_nothing(config, rows, fates)
-    results = _write(run, config, judged, fates, problems)
+        results = _write(run, run_map, config, judged, problems)
     shutil.rmtree(parts)
     run.log(f"{results['kept']:,} of {results['raw_documents']:,} documents kept ({quantity(results['kept_bytes'])}B), "
             f"{results['heldout']:,} held out")  # fmt: skip
@@ -207,82 +201,75 @@ def _judge(run_map: Map, extracted: list[Path], parts: Path) -> list[Path]:
     return [target for _, target, _ in tasks]
 
 
-def _explain_nothing(config: BuildConfig, rows: list[Row], fates: list[Fate]) -> None:
+def _explain_nothing(config: BuildConfig, judged: list[Path]) -> None:
     """Raises: DataError that says why none of the documents is left."""
-    reasons = Counter((f.drop.stage, f.drop.rule) for f in fates if f.drop)
+    drops = [Drop(*(d.meta[key] for key in Drop._fields)) for path in judged
+             for d in read_documents(path.with_name(f"dropped-{path.name}"))]  # fmt: skip
+    reasons = Counter((drop.stage, drop.rule) for drop in drops)
     (stage, rule), count = reasons.most_common(1)[0]
-    drop = next(f.drop for f in fates if f.drop and (f.drop.stage, f.drop.rule) == (stage, rule))
+    drop = next(d for d in drops if (d.stage, d.rule) == (stage, rule))
     value = drop.value if isinstance(drop.value, str) else f"{drop.value:.3g}"
     measured = f" ({value}, threshold {drop.threshold})" if drop.threshold != "" else ""
     where = ", ".join(map(str, config.inputs))
     key = " (--language.wanted)" if stage == "language" else ""
-    raise DataError(f"{where}: of {len(rows)} documents none is left; {count} fell to the rule {rule}{measured}; "
+    raise DataError(f"{where}: of {len(drops)} documents none is left; {count} fell to the rule {rule}{measured}; "
                     f"give more text, change that threshold{key} or use --filters none")  # fmt: skip
 
 
-def _documents(judged: list[Path], fates: list[Fate], place: str, config: BuildConfig) -> Iterator[Document]:
-    """Yields the documents of one place: train (with its copies), heldout or dropped (with the reason in meta)."""
-    at = 0
-    raw = config.filters == "none"
-    for path in judged:
-        for row in read_part(path):
-            fate = fates[at]
-            at += 1
-            whole = row.raw if raw and (place == "train" or config.split == "tail") else row.text
-            if place == "train":
-                text = whole if fate.cut is None else whole[: int(len(whole) * (1 - fate.cut))]
-                for copy in range(fate.copies):
-                    yield Document(row.id if copy == 0 else f"{row.id}~{copy + 1}", text, row.source, row.meta)
-            elif place == "heldout" and (fate.heldout or fate.cut is not None):
-                yield Document(
-                    row.id,
-                    whole if fate.cut is None else whole[int(len(whole) * (1 - fate.cut)) :],
-                    row.source,
-                    row.meta,
-                )
-            elif place == "dropped" and fate.drop is not None:
-                yield Document(row.id, row.text, row.source, row.meta | fate.drop._asdict())
-
-
-def _write(
-    run: Run, config: BuildConfig, judged: list[Path], fates: list[Fate], problems: list[Problem]
-) -> dict[str, Any]:
-    """Writes the three document files and stats.json; returns the results."""
-    stats: dict[str, Any] = {
+def _write(run: Run, run_map: Map, config: BuildConfig, judged: list[Path], problems: list[Problem]) -> dict[str, Any]:
+    """Writes the document files, the features and stats.json; returns the results. Raises: DataError where nothing is left."""
+    decided = decide(run_map, judged, run.path / "parts", config)
+    with progress("writing", len(judged), "parts") as bar:
+        settled = []
+        for part in run_map(settle_part, tasks(judged, decided, config)):
+            settled.append(part)
+            bar.advance(1)
+    counts: Counter[str] = sum((part.counts for part in settled), Counter())
+    if not counts["documents"]:
+        _explain_nothing(config, judged)
+    sizes: Counter[str] = sum((part.sizes for part in settled), Counter())
+    for place in (*PLACES, "features"):
+        _join([path.with_name(f"{place}-{path.name}") for path in judged], run.path / f"{place}.parquet")
+    stats = _stats(settled, problems) | {
         "filters": config.filters,
-        "sources": defaultdict(Counter),
-        "languages": Counter(),
-        "changes": Counter(),
-    }
-    funnel: dict[tuple[str, str], list[Any]] = defaultdict(lambda: [0, 0, ""])
-    for problem in problems:
-        entry = funnel["read", problem.rule]
-        entry[0], entry[2] = entry[0] + 1, entry[2] or problem.file
-
-    def counted(place: str) -> Iterator[Document]:
-        for document in _documents(judged, fates, place, config):
-            size = len(document.text.encode("utf-8", "replace"))
-            if place == "train":
-                stats["sources"][document.source].update(documents=1, bytes=size)
-                stats["languages"][document.meta.get("lang", "")] += 1
-                stats["changes"].update(
-                    {k: document.meta[k] for k in ("placeholders", "furniture_lines") if k in document.meta}
-                )
-            elif place == "dropped":
-                entry = funnel[document.meta["stage"], document.meta["rule"]]
-                entry[0], entry[1], entry[2] = entry[0] + 1, entry[1] + size, entry[2] or document.id
-            totals[place] += size
-            yield document
-
-    totals: Counter[str] = Counter()
-    counts = {place: write_documents(run.path / name, counted(place)) for place, name in
-              (("train", "documents.parquet"), ("heldout", "heldout.parquet"), ("dropped", "dropped.parquet"))}  # fmt: skip
-    order = sorted(funnel.items(), key=lambda item: (STAGE_ORDER.index(item[0][0]), -item[1][0], item[0][1]))
-    stats |= {
-        "funnel": [{"stage": s, "rule": r, "dropped": n, "bytes": b, "example_id": e} for (s, r), (n, b, e) in order],
-        "kept": counts["train"], "kept_bytes": totals["train"], "heldout": counts["heldout"], "heldout_bytes": totals["heldout"],
-        "raw_documents": len(fates), "raw_bytes": sum(fate.raw_bytes for fate in fates),
+        "kept": counts["documents"], "kept_bytes": sizes["documents"], "heldout": counts["heldout"], "heldout_bytes": sizes["heldout"],
+        "raw_documents": decided.starts[-1], "raw_bytes": sum(part.raw_bytes for part in settled),
         "problems": [{"file": p.file, "rule": p.rule, "message": p.message} for p in problems if p.damage][:100],
     }  # fmt: skip
     write_json(run.path / "stats.json", stats)
     return {key: stats[key] for key in ("kept", "kept_bytes", "heldout", "raw_documents", "raw_bytes")}
+
+
+def _stats(settled: list[Settled], problems: list[Problem]) -> dict[str, Any]:
+    """Returns the funnel and the sums over all parts."""
+    funnel: dict[tuple[str, str], list[Any]] = {}
+    sources: dict[str, Counter[str]] = defaultdict(Counter)
+    for problem in problems:
+        entry = funnel.setdefault(("read", problem.rule), [0, 0, problem.file])
+        entry[0] += 1
+    for part in settled:
+        for key, (count, size, example) in part.funnel.items():
+            entry = funnel.setdefault(key, [0, 0, example])
+            entry[0], entry[1] = entry[0] + count, entry[1] + size
+        for source, sums in part.sources.items():
+            sources[source].update(sums)
+    order = sorted(funnel.items(), key=lambda item: (STAGE_ORDER.index(item[0][0]), -item[1][0], item[0][1]))
+    return {
+        "sources": sources,
+        "languages": sum((part.languages for part in settled), Counter()),
+        "changes": sum((part.changes for part in settled), Counter()),
+        "funnel": [{"stage": s, "rule": r, "dropped": n, "bytes": b, "example_id": e} for (s, r), (n, b, e) in order],
+    }
+
+
+def _join(parts: list[Path], target: Path) -> None:
+    """Writes the rows of Parquet files into one, a part at a time, atomically."""
+    import pyarrow.parquet as pq
+
+    with (
+        atomic_file(target) as temporary,
+        pq.ParquetWriter(temporary, pq.read_schema(parts[0]), compression="zstd") as writer,
+    ):
+        for path in parts:
+            if (table := pq.read_table(path)).num_rows:
+                writer.write_table(table)

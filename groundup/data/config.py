@@ -1,6 +1,6 @@
 """What a user can choose about the data. Thresholds carry the name of their rule; the papers' values stand beside ours."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,7 @@ from groundup.base.errors import ConfigError
 from groundup.base.runs import open_run
 from groundup.data.skills import DEMO_SKILLS, SKILLS
 
-__all__ = ["BuildConfig", "CleanConfig", "DecontaminateConfig", "DedupConfig", "GetConfig", "GopherConfig",
+__all__ = ["BuildConfig", "C4Config", "CleanConfig", "DecontaminateConfig", "DedupConfig", "GetConfig", "GopherConfig",
            "LanguageConfig", "ReadConfig", "RepetitionConfig", "StatsConfig", "WebConfig", "WhyConfig", "WorldConfig"]  # fmt: skip
 
 
@@ -51,14 +51,14 @@ class GopherConfig:
     """Gopher's quality rules (Rae et al. 2021, table A1). Short documents are welcome here, hence the low minimum."""
 
     enabled: bool = True  # apply these rules
-    min_words: int = 10  # fewer words than this (paper: 50)
+    min_words: int = 10  # fewer words than this, marks not counted (paper: 50)
     max_words: int = 100_000  # more words than this (paper: 100,000)
     min_word_length: float = 2.0  # mean characters a word (paper: 3; arithmetic needs less)
     max_word_length: float = 10.0  # mean characters a word (paper: 10)
-    max_symbol_ratio: float = 0.1  # '#' or '...' for each word (paper: 0.1)
-    max_bullet_lines: float = 0.9  # share of lines that begin with a bullet and end in no full stop (paper: 0.9)
+    max_symbol_ratio: float = 0.1  # '#' or '...' for each token (paper: 0.1)
+    max_bullet_lines: float = 0.9  # share of lines that begin with a bullet (paper: 0.9)
     max_ellipsis_lines: float = 0.3  # share of lines that end with an ellipsis (paper: 0.3)
-    min_alpha_words: float = 0.5  # share of words with a letter (paper: 0.8; arithmetic needs less)
+    min_alpha_words: float = 0.4  # share of tokens with a letter (paper: 0.8; arithmetic needs less)
     min_stop_words: int = 2  # how many of the, be, to, of, and, that, have, with occur (paper: 2)
     long_words: int = 50  # ratios and stop words are judged from this many words on
 
@@ -71,9 +71,11 @@ class RepetitionConfig:
     enabled: bool = True  # apply these rules
     min_words: int = 30  # shorter texts aren't judged
     min_line_chars: int = 15  # shorter lines (table cells, headings) aren't counted as lines (paper: all are)
+    max_paragraph_share: float = 0.3  # paragraphs that occurred before (paper: 0.3)
+    max_paragraph_chars: float = 0.2  # characters in such paragraphs (paper: 0.2)
     max_line_share: float = 0.3  # lines that occurred before (paper: 0.3)
     max_line_chars: float = 0.2  # characters in such lines (paper: 0.2)
-    window: int = 2000  # tokens within which runs of words are compared (paper: the whole text)
+    window: int = 2000  # tokens within which runs of words are compared (0: the whole text, as in the paper)
     top_2: float = 0.2  # characters in the most frequent pair of words (paper: 0.2)
     top_3: float = 0.18  # ... three words (paper: 0.18)
     top_4: float = 0.16  # ... four words (paper: 0.16)
@@ -81,17 +83,36 @@ class RepetitionConfig:
 
 
 @dataclass(frozen=True)
+class C4Config:
+    """C4's rules (Raffel et al. 2020). It removes lines, too; here that is off, for cleaning has done the most of it already."""
+
+    enabled: bool = True  # apply these rules
+    min_sentences: int = 1  # sentences in a page (C4: 5)
+    curly_brackets: bool = False  # drop texts with a '{' (C4: yes; here code is welcome)
+    line_sentences: bool = False  # count a line without a full stop as a sentence too (datatrove does)
+    citations: bool = False  # remove [1], [edit] and [citation needed] (C4: yes)
+    min_line_words: int = 0  # remove lines with fewer words (C4: 3)
+    max_word_chars: int = 0  # remove lines with a longer word (C4: 1000; 0: any length)
+    unended_lines: bool = False  # remove lines that don't end like a sentence (C4: yes; FineWeb: no)
+    javascript_lines: bool = False  # remove lines with the word javascript (C4: yes)
+    policy_lines: bool = False  # remove lines that speak of cookies and terms of use (C4: yes)
+
+
+@dataclass(frozen=True)
 class WebConfig:
-    """What C4, FineWeb and we ourselves hold against pages; plain text, books and code are spared the line rules."""
+    """What FineWeb and we ourselves hold against pages; plain text, books and code are spared the line rules."""
 
     enabled: bool = True  # apply these rules
     blocked_urls: tuple[str, ...] = ("casino", "porn", "viagra", "xxx")  # words of an address that block it
     blocklist: Path | None = None  # a file with one host or word a line, added to those
-    min_sentences: int = 1  # sentences (C4: 5)
-    min_line_punctuation: float = 0.12  # share of lines that end like a sentence (FineWeb: 0.12)
-    max_short_lines: float = 0.67  # share of lines of at most 30 characters (FineWeb: 0.67)
-    max_line_breaks: float = 0.3  # line breaks for each word (FineWeb: 0.3)
-    min_lines: int = 10  # the three line rules are judged from this many lines on
+    words: Path | None = None  # a file with one word or phrase a line: a text that holds one leaves
+    pages_only: bool = True  # the rules about sentences and lines are for HTML pages only (FineWeb: for all)
+    min_line_punctuation: float = 0.12  # share of lines that end with a full stop of any script (FineWeb: 0.12)
+    max_short_lines: float = 0.67  # share of lines of at most `short_line_chars` (FineWeb: 0.67)
+    short_line_chars: int = 30  # characters of a short line (FineWeb: 30)
+    max_repeated_chars: float = 1.0  # share of characters in lines that occurred before (FineWeb: 0.01)
+    max_line_breaks: float = 0.3  # line breaks for each token (FineWeb: 0.3)
+    min_lines: int = 10  # the line rules are judged from this many lines on (FineWeb: all)
     max_shouting: float = 0.25  # exclamation marks and words in capitals, for each word
     max_false_arithmetic: float = 0.3  # share of false claims such as 3 + 4 = 8 ...
     min_claims: int = 3  # ... where at least this many can be checked
@@ -102,6 +123,7 @@ class DedupConfig:
     """Exact and near duplicates. A pair of Jaccard similarity J meets with probability 1 - (1 - J^rows)^bands."""
 
     exact: bool = True  # drop documents with the same text
+    urls: bool = False  # drop all but one of the documents from one address
     near: bool = True  # drop documents with nearly the same text (MinHash)
     ngram: int = 5  # words a shingle
     bands: int = 20  # bands of the signature
@@ -127,16 +149,23 @@ class BuildConfig:
     project: Positional[Path] = Path("my-llm")  # the project folder
     name: str = "main"  # the run's name
     input: tuple[Path, ...] = ()  # files and folders to read (default: PROJECT/raw)
-    filters: Literal["all", "none"] = "all"  # none: train on the decoded text as it is (held out is the same)
+    filters: Literal["all", "fineweb", "none"] = (
+        "all"  # fineweb: its published thresholds; none: the decoded text as it is
+    )
     heldout: float = 0.05  # share of documents that training never sees
     split: Literal["hash", "tail"] = "hash"  # held out by each document's hash, or the end of each text
     mix: tuple[str, ...] = ()  # SOURCE=WEIGHT: below 1 keeps that share of a source's documents, above 1 repeats them
+    mix_temperature: float = 1.0  # T: sources without a weight share their bytes as bytes^(1/T); high: all equal
+    max_epochs: float = (
+        16.0  # no source is repeated more often (Muennighoff et al. 2023: beyond 4 times it teaches little)
+    )
     processes: int = 0  # worker processes (0: as many as cores, and one for small inputs)
     read: ReadConfig = field(default_factory=ReadConfig)
     clean: CleanConfig = field(default_factory=CleanConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
     gopher: GopherConfig = field(default_factory=GopherConfig)
     repetition: RepetitionConfig = field(default_factory=RepetitionConfig)
+    c4: C4Config = field(default_factory=C4Config)
     web: WebConfig = field(default_factory=WebConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     decontaminate: DecontaminateConfig = field(default_factory=DecontaminateConfig)
@@ -152,6 +181,22 @@ class BuildConfig:
         default = self.project / "tasks" / "problems-test.jsonl"
         return self.decontaminate.paths or ((default,) if default.exists() else ())
 
+    def effective(self) -> "BuildConfig":
+        """Returns the config with the thresholds that `filters` stands for: FineWeb's own where that is asked for.
+
+        Source: Penedo et al. 2024, and datatrove's examples/fineweb.py.
+        """
+        if self.filters != "fineweb":
+            return self
+        gopher = replace(self.gopher, min_words=50, min_word_length=3.0, min_alpha_words=0.8, long_words=0)
+        repetition = replace(self.repetition, min_words=0, min_line_chars=0, window=0, max_repeated_5=0.15)
+        c4 = replace(self.c4, min_sentences=5, curly_brackets=True, line_sentences=True, citations=True, min_line_words=3,
+                     max_word_chars=1000, javascript_lines=True, policy_lines=True)  # fmt: skip
+        web = replace(
+            self.web, pages_only=False, max_repeated_chars=0.01, min_lines=0, max_shouting=1e9, max_false_arithmetic=1.0
+        )
+        return replace(self, gopher=gopher, repetition=repetition, c4=c4, web=web)
+
     def weights(self) -> dict[str, float]:
         """Returns the sources' weights. Raises: ConfigError for an entry that isn't SOURCE=WEIGHT."""
         weights = {}
@@ -161,9 +206,9 @@ class BuildConfig:
                 weights[source] = float(number)
             except ValueError:
                 weights[source] = -1.0
-            if not source or not 0 <= weights[source] <= 16:
+            if not source or not 0 <= weights[source] <= self.max_epochs:
                 raise ConfigError(
-                    f"mix: {entry!r} should be SOURCE=WEIGHT with a weight from 0 to 16, say wiki.xml.bz2=2"
+                    f"mix: {entry!r} should be SOURCE=WEIGHT with a weight from 0 to {self.max_epochs:g} (max_epochs), say wiki.xml.bz2=2"
                 )
         return weights
 
@@ -179,7 +224,8 @@ class BuildConfig:
                 raise ConfigError(f"{key}: expected at least 1, not {value}")
         shares = {"heldout": self.heldout, "dedup.min_similarity": self.dedup.min_similarity,
                   "language.min_score": self.language.min_score, "clean.boilerplate_share": self.clean.boilerplate_share,
-                  "web.max_false_arithmetic": self.web.max_false_arithmetic}  # fmt: skip
+                  "web.max_false_arithmetic": self.web.max_false_arithmetic,
+                  "web.max_repeated_chars": self.web.max_repeated_chars}  # fmt: skip
         for key, share in shares.items():
             if not 0 <= share <= 1:
                 raise ConfigError(f"{key}: expected a share from 0 to 1, not {share:g}")
@@ -187,6 +233,9 @@ class BuildConfig:
             raise ConfigError(f"heldout: {self.heldout:g} would leave less to train on than to test on; at most 0.5")
         if self.decontaminate.min_words > self.decontaminate.ngram:
             raise ConfigError("decontaminate.min_words: expected at most decontaminate.ngram")
+        for key, number in {"mix_temperature": self.mix_temperature, "max_epochs": self.max_epochs}.items():
+            if not 1 <= number < 1e6:
+                raise ConfigError(f"{key}: expected a number from 1 on, not {number:g}")
         if self.processes < 0:
             raise ConfigError(f"processes: expected 0 (auto) or more, not {self.processes}")
 

@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import xxhash
 
 from groundup.base.errors import DataError
 from groundup.base.files import read_jsonl
 from groundup.data.config import DecontaminateConfig
-from groundup.data.dedup import shingles, words
 from groundup.data.extract import Drop
 
-__all__ = ["ProblemIndex", "Question", "read_questions"]
+__all__ = ["ProblemIndex", "Question", "read_questions", "words"]
 
+WORD = re.compile(r"\w+")
 TOKEN = re.compile(r"\w+|[^\w\s]")
 QUESTION_KEYS = ("question", "prompt", "query", "context", "text", "input", "instruction")
+
+
+def words(text: str) -> list[str]:
+    """Returns the words of a text, in lower case, without punctuation: what duplicates and contamination are judged by."""
+    return WORD.findall(text.lower())
 
 
 class Question(NamedTuple):
@@ -65,16 +71,15 @@ class ProblemIndex:
         self.lengths = sorted({run.count(" ") + 1 for run in self.runs})
         # The first words of each run, hashed: a document without any of them is clean, and most are.
         least = config.min_words
-        self.heads = np.array(sorted({int(shingles(run.split(" ")[:least], least)[0]) for run in self.runs}), np.uint64)
+        self.starts = {" ".join(run.split(" ", least)[:least]) for run in self.runs}
+        self.heads = np.array(sorted(xxhash.xxh64_intdigest(start.encode()) for start in self.starts), np.uint64)
 
-    def check(self, text: str, found: list[str], hashes: np.ndarray | None = None) -> Drop | None:
-        """Returns a drop for a document that shares a run. `found`: its words; `hashes`: its shingles of `min_words`, if at hand."""
-        least = self.config.min_words
-        if not self.runs or len(found) < least:
-            return None
-        hashes = shingles(found, least) if hashes is None else hashes
-        nearest = self.heads[np.minimum(np.searchsorted(self.heads, hashes), len(self.heads) - 1)]
-        for at in np.flatnonzero(nearest == hashes).tolist():
+    def check(self, text: str) -> Drop | None:
+        """Returns a drop for a document that shares a run."""
+        least, found = self.config.min_words, words(text)
+        for at in range(len(found) - least + 1 if self.runs else 0):
+            if " ".join(found[at : at + least]) not in self.starts:
+                continue
             for n in self.lengths:
                 if (
                     at + n <= len(found)

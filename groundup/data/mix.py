@@ -1,8 +1,12 @@
-"""Which part of the documents is trained on, and how often: held-out split by hash, weights by source."""
+"""Which part of the documents is trained on, and how often: held-out split by hash, weights or a temperature by source."""
+
+from collections.abc import Mapping
 
 import xxhash
 
-__all__ = ["copies", "unit_hash"]
+from groundup.data.config import BuildConfig
+
+__all__ = ["copies", "epochs", "unit_hash"]
 
 
 def unit_hash(text: str, seed: str = "") -> float:
@@ -14,3 +18,18 @@ def copies(identity: str, weight: float) -> int:
     """Returns how often a document of a source with this weight is trained on: 2.3 is twice, and a third time for 30% of them."""
     whole = int(weight)
     return whole + (unit_hash(identity, "mix") < weight - whole)
+
+
+def epochs(sizes: Mapping[str, int], config: BuildConfig) -> dict[str, float]:
+    """Returns how often each source is trained on, at most `max_epochs` times.
+
+    A weight given for a source is its number of epochs. At a temperature T the others share their bytes in proportion to
+    bytes^(1/T): 1 leaves them as they are, a high one makes all sources equal. What the bound holds back goes to nobody.
+    """
+    given = config.weights()
+    others = {source: size for source, size in sizes.items() if source not in given and size}
+    powers = {source: size ** (1 / config.mix_temperature) for source, size in others.items()}
+    whole = {s: sum(others.values()) * powers[s] / sum(powers.values()) / others[s] for s in others}
+    if config.mix_temperature == 1:
+        whole = dict.fromkeys(others, 1.0)
+    return {source: min(times, config.max_epochs) for source, times in sorted({**whole, **given}.items())}

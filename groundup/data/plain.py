@@ -7,17 +7,20 @@ import re
 from collections import Counter
 from itertools import pairwise
 
+import numpy as np
+import regex
 import xxhash
 
 __all__ = ["contaminated", "curate", "exact_duplicates", "false_arithmetic", "gopher", "near_duplicates", "repetition", "shingles",
            "signature", "tokens", "web", "words"]  # fmt: skip
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
-ENDINGS = (".", "!", "?", '"', "”", "'", "’", ")", ":", ";", "…", "。", "！", "？")
+MARKS = "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
+MARKS += "".join(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
 TOP, REPEATED = {2: 0.2, 3: 0.18, 4: 0.16}, {5: 0.3, 6: 0.29, 7: 0.28, 8: 0.27, 9: 0.26, 10: 0.25}
 WINDOW = 2000  # tokens within which runs of words are compared
 BANDS, ROWS = 20, 6
-MASK = 2**64 - 1
+PRIME = 2**61 - 1
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
            "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]  # fmt: skip
 
@@ -34,54 +37,64 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
+def full_stop(letter: str) -> bool:
+    """Returns whether a character ends a sentence in some script."""
+    return regex.fullmatch(r"\p{Sentence_Terminal}", letter) is not None
+
+
+def proper_words(found: list[str]) -> list[str]:
+    """Returns the tokens that aren't marks."""
+    return [token for token in found if not all(c in MARKS or full_stop(c) for c in token)]
+
+
 def gopher(text: str) -> Broken | None:
     """Returns the first of Gopher's quality rules that the text breaks. Source: Rae et al. 2021, section A.1.1."""
-    found = [t for t in tokens(text) if t[0].isalnum() or t[0] == "_"]
-    n, lines = len(found), text.split("\n")
+    found, lines = tokens(text), text.splitlines()
+    proper = proper_words(found)
+    n, long = len(proper), len(proper) >= 50  # shares and stop words say little about a short text
     if n < 10:
         return "gopher_min_words", n, 10
     if n > 100_000:
         return "gopher_max_words", n, 100_000
-    length = sum(len(word) for word in found) / n
-    symbols = max(text.count("#"), text.count("...") + text.count("…")) / n
-    bullets = sum(line.startswith(("•", "-", "*", "‣", "·")) and not line.endswith(ENDINGS) for line in lines) / len(
-        lines
-    )
-    ellipses = sum(line.endswith(("...", "…")) for line in lines) / len(lines)
-    letters = sum(any(c.isalpha() for c in word) for word in found) / n
-    stops = len({word.lower() for word in found} & STOP_WORDS)
-    long = n >= 50  # shares and stop words say little about a short text
+    length = sum(map(len, proper)) / n
+    hashes, ellipses = text.count("#") / len(found), (text.count("...") + text.count("…")) / len(found)
+    bullets = sum(line.strip().startswith(("•", "-")) for line in lines) / len(lines)
+    trailing = sum(line.strip().endswith(("...", "…")) for line in lines) / len(lines)
+    letters = sum(any(c.isalpha() for c in token) for token in found) / len(found)
+    stops = len(STOP_WORDS & set(found))
     if long and length < 2:
         return "gopher_min_word_length", length, 2.0
     if length > 10:
         return "gopher_max_word_length", length, 10.0
-    if symbols > 0.1:
-        return "gopher_symbols", symbols, 0.1
+    if hashes > 0.1:
+        return "gopher_symbols", hashes, 0.1
+    if ellipses > 0.1:
+        return "gopher_symbols", ellipses, 0.1
     if long and bullets > 0.9:
         return "gopher_bullet_lines", bullets, 0.9
-    if long and ellipses > 0.3:
-        return "gopher_ellipsis_lines", ellipses, 0.3
-    if long and letters < 0.5:
-        return "gopher_alpha_words", letters, 0.5
+    if long and trailing > 0.3:
+        return "gopher_ellipsis_lines", trailing, 0.3
+    if long and letters < 0.4:
+        return "gopher_alpha_words", letters, 0.4
     if long and stops < 2:
         return "gopher_stop_words", stops, 2
     return None
 
 
 def top_chars(found: list[str], n: int) -> int:
-    """Returns the characters in all occurrences of the most frequent run of n tokens, 0 if none recurs."""
-    runs = Counter(tuple(found[i : i + n]) for i in range(len(found) - n + 1))
-    most = max(runs.values(), default=1)
-    return max((most * len("".join(run)) for run, count in runs.items() if count == most), default=0) if most > 1 else 0
+    """Returns the characters (spaces between tokens too) of the most frequent run of n tokens, 0 if none recurs."""
+    runs = Counter(" ".join(found[i : i + n]) for i in range(len(found) - n + 1))
+    run, most = max(runs.items(), key=lambda item: item[1], default=("", 0))  # of equally frequent ones the first
+    return most * len(run) if most > 1 else 0
 
 
 def repeated_chars(found: list[str], n: int) -> int:
     """Returns the characters in runs of n tokens that occurred before and don't overlap the repeated run before them."""
     seen, chars, i = set(), 0, 0
     while i + n <= len(found):
-        run = tuple(found[i : i + n])
+        run = "".join(found[i : i + n])
         if run in seen:
-            chars += len("".join(run))
+            chars += len(run)
             i += n
         else:
             seen.add(run)
@@ -89,17 +102,25 @@ def repeated_chars(found: list[str], n: int) -> int:
     return chars
 
 
+def repeated(parts: list[str], text: str) -> tuple[float, float]:
+    """Returns the share of the parts that occurred before, and of the text's characters in those."""
+    seen: set[str] = set()
+    again = [part for part in parts if part in seen or seen.add(part)]  # type: ignore[func-returns-value]
+    return len(again) / len(parts), sum(map(len, again)) / len(text)
+
+
 def repetition(text: str) -> Broken | None:
     """Returns the first of Gopher's repetition rules that the text breaks. Source: Rae et al. 2021, table A1."""
     found = tokens(text)
-    lines = [line for line in text.split("\n") if len(line) >= 15]
+    lines = [line for line in re.split(r"\n+", text) if len(line) >= 15]
     if len(found) < 30:
         return None
-    again = [line for i, line in enumerate(lines) if line in lines[:i]]
-    if len(lines) > 1 and len(again) / len(lines) > 0.3:
-        return "repeated_lines", len(again) / len(lines), 0.3
-    if len(lines) > 1 and sum(map(len, again)) / len(text) > 0.2:
-        return "repeated_line_chars", sum(map(len, again)) / len(text), 0.2
+    for name, parts in (("paragraph", re.split(r"\n{2,}", text.strip())), ("line", lines)):
+        share, chars = repeated(parts, text) if len(parts) > 1 else (0.0, 0.0)
+        if share > 0.3:
+            return f"repeated_{name}s", share, 0.3
+        if chars > 0.2:
+            return f"repeated_{name}_chars", chars, 0.2
     windows = [found[at : at + WINDOW] for at in range(0, len(found), WINDOW)]
     for n, limit in (TOP | REPEATED).items():
         share = sum(top_chars(window, n) if n in TOP else repeated_chars(window, n) for window in windows) / len(text)
@@ -110,19 +131,20 @@ def repetition(text: str) -> Broken | None:
 
 def web(text: str, page: bool) -> Broken | None:
     """Returns the first rule for web texts that is broken; the rules about lines only for a page. Source: C4; FineWeb."""
-    found, lines = [t for t in tokens(text) if t[0].isalnum() or t[0] == "_"], text.split("\n")
-    n = max(len(found), 1)
-    shouts = (text.count("!") + sum(len(word) > 2 and word.isupper() and word.isalpha() for word in found)) / n
+    n = max(len(proper_words(tokens(text))), 1)
+    shouts = (text.count("!") + sum(len(t) > 2 and t.isupper() and t.isalpha() for t in tokens(text))) / n
+    lorem = sum("lorem ipsum" in line.lower() for line in text.splitlines())
     sentences = len(re.findall(r"[.!?。！？](?=[\"'”’)\]]*(?:\s|$))", text))
-    ended = sum(line.endswith(ENDINGS) for line in lines) / len(lines)
-    short = sum(len(line) <= 30 for line in lines) / len(lines)
-    breaks = (len(lines) - 1) / n
-    if "lorem ipsum" in text.lower():
-        return "c4_lorem_ipsum", text.lower().count("lorem ipsum"), 0
-    if shouts > 0.25:
-        return "shouting", shouts, 0.25
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    ended = sum(full_stop(line.strip()[-1]) for line in lines) / max(len(lines), 1)
+    short = sum(len(line.strip()) <= 30 for line in lines) / max(len(lines), 1)
+    breaks = (len(text.strip().splitlines()) - 1) / max(len(tokens(text)), 1)
+    if lorem > 0:
+        return "c4_lorem_ipsum", lorem, 0
     if page and sentences < 1:
         return "c4_sentences", sentences, 1
+    if shouts > 0.25:
+        return "shouting", shouts, 0.25
     if page and len(lines) >= 10 and ended < 0.12:
         return "fineweb_line_punctuation", ended, 0.12
     if page and len(lines) >= 10 and short > 0.67:
@@ -170,22 +192,19 @@ def shingles(text: str, n: int = 5) -> list[int]:
     """Returns the hash of each run of n words (of all words where there are fewer)."""
     found = words(text)
     n = min(n, len(found))
-    return (
-        [xxhash.xxh64_intdigest(" ".join(found[i : i + n]).encode()) for i in range(len(found) - n + 1)]
-        if found
-        else []
-    )
+    runs = [" ".join(found[i : i + n]) for i in range(len(found) - n + 1)] if found else []
+    return [xxhash.xxh64_intdigest(run.encode()) for run in runs]
 
 
 def signature(text: str, seed: int = 1) -> list[int]:
     """Returns the MinHash numbers of a text: two texts agree in each with the probability of their Jaccard similarity.
 
-    Source: Broder 1997.
+    Source: Broder 1997; the functions are datatrove's.
     """
-    digests = [xxhash.xxh64_intdigest(f"{seed}:{k}".encode()) for k in range(2 * BANDS * ROWS)]
-    functions = zip((d | 1 for d in digests[: BANDS * ROWS]), digests[BANDS * ROWS :])
+    dice = np.random.RandomState(seed)
+    factors, summands = (dice.randint(low, PRIME, BANDS * ROWS, np.uint64).tolist() for low in (1, 0))
     hashes = shingles(text)
-    return [min((factor * h + summand & MASK for h in hashes), default=MASK) >> 32 for factor, summand in functions]
+    return [min((f * h + s) % 2**64 % PRIME for h in hashes) for f, s in zip(factors, summands)] if hashes else []
 
 
 def exact_duplicates(texts: list[str]) -> dict[int, int]:
@@ -195,7 +214,7 @@ def exact_duplicates(texts: list[str]) -> dict[int, int]:
 
 
 def near_duplicates(texts: list[str], least: float = 0.7) -> dict[int, int]:
-    """Returns {index of a text: index of the first text of its group of near duplicates}.
+    """Returns {index of a text: index of the longest text (in words, of several the first) of its group of near duplicates}.
 
     Texts that share a band fall into one bucket; there each is compared with the bucket's first and with the one before it, and
     pairs whose signatures agree in at least `least` are linked. A group is what links connect.
@@ -214,7 +233,9 @@ def near_duplicates(texts: list[str], least: float = 0.7) -> dict[int, int]:
                     if alike >= least:
                         one, two = sorted((group[i], group[other]))
                         group = [one if g == two else g for g in group]
-    return {i: g for i, g in enumerate(group) if g != i}
+    longest = sorted(range(len(texts)), key=lambda i: (-len(words(texts[i])), i))
+    kept = {g: next(i for i in longest if group[i] == g) for g in set(group)}
+    return {i: kept[g] for i, g in enumerate(group) if kept[g] != i}
 
 
 def contaminated(text: str, problems: list[str], n: int = 13) -> bool:

@@ -1,6 +1,8 @@
 """What a worker does to a part of the corpus: `extract_part` (markup, cleaning), then `judge_part` (every rule that needs one document)."""
 
 import json
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,18 +12,30 @@ import numpy as np
 import xxhash
 
 from groundup.base.files import atomic_file, read_json
+from groundup.data.arithmetic import false_arithmetic
 from groundup.data.classify import unwanted_language
 from groundup.data.clean import clean, line_key, remove_lines
 from groundup.data.config import BuildConfig
 from groundup.data.decode import NotText
 from groundup.data.decontaminate import ProblemIndex, Question
-from groundup.data.dedup import hash_functions, shingles, signature, words
 from groundup.data.extract import Drop, extract, naive
+from groundup.data.measure import FEATURES, measure
+from groundup.data.minhash import hash_functions, sign
 from groundup.data.mix import unit_hash
-from groundup.data.quality import blocked, false_arithmetic, gopher, read_blocklist, repetition, tokens, web
+from groundup.data.quality import blocked, first_broken, forbidden_words, read_list
 from groundup.data.read import Record
 
-__all__ = ["HEADING_MARK", "Row", "begin", "extract_part", "judge_part", "judge_text", "read_part", "write_part"]
+__all__ = [
+    "HEADING_MARK",
+    "Row",
+    "begin",
+    "extract_part",
+    "judge_part",
+    "judge_texts",
+    "read_part",
+    "site_of",
+    "write_part",
+]
 
 FURNITURE_LENGTH = 400  # longer lines aren't counted as furniture
 HEADING_MARK, NO_PROSE = "\x01", "\n"
@@ -43,14 +57,20 @@ class Row:
     prose: str = ""  # the text without its code, where it has both
     raw: str = ""  # the naive text, kept where nothing is filtered
     lines: list[str] = field(default_factory=list)  # prose lines that may be furniture of its site, headings marked
-    exact: int = 0  # hash of the final text
-    signature: bytes = b""  # MinHash numbers, uint32
+    exact: bytes = b""  # hash of the final text, 16 bytes
+    signature: bytes = b""  # MinHash numbers, uint64
+    words: int = 0  # of the final text, in the sense of the duplicates
+    score: float = math.nan  # of a classifier or a model, where a file of scores is given
+    size: int = 0  # bytes of the final text
+    url: bytes = b""  # hash of its address, 16 bytes
+    features: bytes = b""  # what the quality rules measured, float64
 
 
 class _State(NamedTuple):
     config: BuildConfig
     problems: ProblemIndex
     blocked: tuple[str, ...]
+    forbidden: re.Pattern[str] | None
     functions: tuple[np.ndarray, np.ndarray]
 
 
@@ -60,8 +80,10 @@ _state: list[_State] = []  # one entry a process, made by `begin`
 def begin(config: BuildConfig, questions: Sequence[Question]) -> None:
     """Prepares this process for the parts of one build."""
     functions = hash_functions(config.dedup.bands * config.dedup.rows, config.dedup.seed)
-    addresses = config.web.blocked_urls + read_blocklist(config.web.blocklist)
-    _state[:] = [_State(config, ProblemIndex(questions, config.decontaminate), addresses, functions)]
+    addresses = config.web.blocked_urls + read_list(config.web.blocklist)
+    forbidden = forbidden_words(read_list(config.web.words))
+    config = config.effective()
+    _state[:] = [_State(config, ProblemIndex(questions, config.decontaminate), addresses, forbidden, functions)]
 
 
 def write_part(path: Path, rows: Sequence[Row]) -> None:
@@ -71,8 +93,9 @@ def write_part(path: Path, rows: Sequence[Row]) -> None:
 
     string = pa.large_string()
     kinds = {"id": string, "text": string, "source": string, "kind": string, "meta": string, "drop": string, "share": pa.float64(),
-             "raw_bytes": pa.int64(), "raw": string, "prose": string, "lines": pa.large_list(string), "exact": pa.uint64(),
-             "signature": pa.large_binary()}  # fmt: skip
+             "raw_bytes": pa.int64(), "raw": string, "prose": string, "lines": pa.large_list(string), "exact": pa.binary(),
+             "signature": pa.large_binary(),
+             "words": pa.int64(), "score": pa.float64(), "size": pa.int64(), "url": pa.binary(), "features": pa.binary()}  # fmt: skip
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in kinds}
     columns["meta"] = [json.dumps(row.meta, ensure_ascii=False) for row in rows]
     columns["drop"] = [json.dumps(row.drop, ensure_ascii=False) if row.drop else "" for row in rows]
@@ -128,58 +151,72 @@ def extract_part(task: tuple[Path, list[Record]]) -> Path:
     return path
 
 
-def judge_text(text: str, kind: str) -> tuple[Drop | None, str]:
-    """Returns the first rule that a text breaks on its own, if any, and its language. Needs `begin`."""
-    config, found, code = _state[0].config, tokens(text), ""
-    if kind != "code":
-        drop, code = unwanted_language(text, config.language)
-        if not drop and config.gopher.enabled:
-            drop = gopher(text, found, config.gopher)
-        if not drop and config.repetition.enabled:
-            drop = repetition(text, found, config.repetition)
+def judge_texts(texts: Sequence[str], kinds: Sequence[str]) -> list[tuple[Drop | None, str, bytes, str]]:
+    """Returns, for each text, the first rule that it breaks on its own, its language, its features, and what C4's rules leave of it.
+
+    Code isn't held to the rules of prose. Needs `begin`.
+    """
+    config, forbidden = _state[0].config, _state[0].forbidden
+    found: list[tuple[Drop | None, str, bytes, str]] = [(None, "", b"", text) for text in texts]
+    prose = [k for k, kind in enumerate(kinds) if kind != "code"]
+    measured = measure([texts[k] for k in prose], config)
+    broken = first_broken(measured.values, [kinds[k] == "html" for k in prose], config, FEATURES)
+    for at, k in enumerate(prose):
+        drop, code = unwanted_language(texts[k], config.language)
+        drop = drop or broken[at]
         if not drop and config.web.enabled:
-            drop = web(text, found, kind == "html", config.web) or false_arithmetic(text, config.web)
-        if drop:
-            return drop, code
-    return None, code
+            match = forbidden.search(texts[k]) if forbidden else None
+            drop = (
+                Drop("quality", "word_list", match[0], "not listed")
+                if match
+                else false_arithmetic(texts[k], config.web)
+            )
+        rest = measured.texts[at] if measured.texts else texts[k]
+        found[k] = drop, code, measured.values[at].tobytes(), rest
+    return found
 
 
-def _judge(row: Row, edge: frozenset[str], anywhere: frozenset[str]) -> Row:
-    """Returns the row without its site's furniture, with its fate and its signature."""
-    config, problems = _state[0].config, _state[0].problems
-    drop, text, meta = row.drop, row.text, row.meta
-    if not drop and row.kind == "html" and config.clean.boilerplate:
+def _prepare(row: Row, edge: frozenset[str], anywhere: frozenset[str]) -> tuple[Row, str, str]:
+    """Returns the row without its site's furniture, the text that is judged, and as what it is judged."""
+    text, meta, prose = row.text, row.meta, row.prose
+    if row.drop:
+        return row, "", "code"
+    if row.kind == "html" and _state[0].config.clean.boilerplate:
         text, removed = remove_lines(text, edge, anywhere)
         meta = meta | ({"furniture_lines": removed} if removed else {})
-        drop = None if text else Drop("clean", "only_furniture", removed, 0)
-        text = text or row.text
-    if not drop:
-        prose = (
-            remove_lines(row.prose, edge, anywhere)[0]
-            if row.prose and row.kind == "html"
-            else row.prose.strip() or text
+        if not text:
+            return replace(row, meta=meta, drop=Drop("clean", "only_furniture", removed, 0)), "", "code"
+    if prose:
+        prose = remove_lines(prose, edge, anywhere)[0] if row.kind == "html" else prose.strip() or text
+    judged = prose if row.prose else text
+    listing = bool(row.prose) and len(prose) < MOSTLY_CODE * len(text)
+    return replace(row, text=text, meta=meta), judged, "code" if listing else row.kind
+
+
+def _judge(prepared: Sequence[tuple[Row, str, str]]) -> list[Row]:
+    """Returns the rows with their fate so far, their features and the hashes by which duplicates are found."""
+    config, problems, functions = _state[0].config, _state[0].problems, _state[0].functions
+    rows = [row for row, _, _ in prepared]
+    for k, found in enumerate(judge_texts([judged for _, judged, _ in prepared], [kind for _, _, kind in prepared])):
+        row, (drop, code, features, rest) = rows[k], found
+        if row.drop:
+            continue
+        if row.prose or not rest:
+            rest = row.text  # C4's line rules are for texts without code
+        rows[k] = replace(
+            row, text=rest, drop=drop, features=features, meta=row.meta | ({"lang": code} if code else {})
         )
-        listing = bool(row.prose) and len(prose) < MOSTLY_CODE * len(text)
-        drop, code = judge_text(prose, "code" if listing else row.kind)  # code isn't held to the rules of prose
-        meta = meta | ({"lang": code} if code else {})
-    if drop and config.filters == "all":
-        return replace(row, text=text, meta=meta, drop=drop, lines=[], prose="")
-    found = words(text)
-    hashes = shingles(found, config.dedup.ngram)
-    if not drop:
-        usable = hashes if config.dedup.ngram == config.decontaminate.min_words else None
-        drop = problems.check(text, found, usable)
-    numbers = signature(hashes, _state[0].functions).tobytes() if len(found) >= config.dedup.min_words else b""
-    return replace(
-        row,
-        text=text,
-        meta=meta,
-        drop=drop,
-        lines=[],
-        prose="",
-        exact=xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")),
-        signature=numbers,
-    )
+    alive = [k for k, row in enumerate(rows) if not row.drop or config.filters == "none"]
+    texts = [rows[k].text for k in alive]
+    signed = sign(texts, config.dedup.ngram, functions, problems.heads, config.decontaminate.min_words)
+    for at, k in enumerate(alive):
+        row, count = rows[k], int(signed.words[at])
+        drop = problems.check(row.text) if signed.touched[at] and not row.drop else row.drop
+        signature = signed.signatures[at].tobytes() if count >= config.dedup.min_words else b""
+        data, url = row.text.encode("utf-8", "surrogatepass"), str(row.meta.get("url", ""))
+        rows[k] = replace(row, drop=drop, words=count, signature=signature, exact=xxhash.xxh3_128_digest(data), size=len(data),
+                          url=xxhash.xxh3_128_digest(url.encode()) if url else b"")  # fmt: skip
+    return [replace(row, lines=[], prose="") for row in rows]
 
 
 def judge_part(task: tuple[Path, Path, Path]) -> Path:
@@ -190,7 +227,7 @@ def judge_part(task: tuple[Path, Path, Path]) -> Path:
     }
     nothing: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
     rows = read_part(source)
-    write_part(target, [_judge(row, *furniture.get(site_of(row), nothing)) for row in rows])
+    write_part(target, _judge([_prepare(row, *furniture.get(site_of(row), nothing)) for row in rows]))
     return target
 
 

@@ -90,7 +90,7 @@ def test_every_document_ends_in_one_place_and_the_sums_agree(tmp_path: Path) -> 
     assert len({d.id for d in kept + held + dropped}) == len(data)
     reasons = {d.id.rpartition(":")[2]: (d.meta["stage"], d.meta["rule"]) for d in dropped}
     assert reasons["copy"][1].startswith("exact")
-    assert reasons["near"][1].startswith("near")
+    assert reasons["d4"][1].startswith("near")  # of two that are nearly the same the longer one stays
     assert reasons["german"] == ("language", "is_de")
     assert reasons["wrong"] == ("quality", "false_arithmetic")
     assert reasons["short"] == ("quality", "gopher_min_words")

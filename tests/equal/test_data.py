@@ -1,6 +1,7 @@
 """The data stage's fast form decides as its plain form does: on random texts, and on real ones."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,21 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.data import dedup, plain, quality
-from groundup.data.config import (
-    BuildConfig,
-    DecontaminateConfig,
-    DedupConfig,
-    GopherConfig,
-    RepetitionConfig,
-    WebConfig,
-)
+from groundup.data import arithmetic, decontaminate, plain
+from groundup.data.config import BuildConfig, DecontaminateConfig, DedupConfig, LanguageConfig, WebConfig
 from groundup.data.decide import decide
 from groundup.data.decontaminate import ProblemIndex, Question
+from groundup.data.dedup import RULES
+from groundup.data.engine import workers
 from groundup.data.extract import Drop
+from groundup.data.measure import FEATURES, measure
+from groundup.data.minhash import hash_functions, sign
 from groundup.data.mix import unit_hash
-from groundup.data.stages import Row, begin, judge_text
+from groundup.data.quality import first_broken
+from groundup.data.settle import tasks
+from groundup.data.stages import Row, _judge, begin, read_part, write_part
 
+NOTHING = np.zeros(0, np.uint64)
 COMMON = ["the", "be", "to", "of", "and", "that", "have", "with", "a", "cat", "sat", "on", "mat", "dog", "runs", "three", "plus", "is",
           "=", "+", "-", "*", "...", "#", "!", "?", "HELLO", "WORLD", "3", "4", "12", "times"]  # fmt: skip
 
@@ -74,45 +75,67 @@ def same(fast: Drop | None, lesson: tuple[str, float, float] | None) -> bool:
     return (fast[1:4] if fast else None) == lesson
 
 
-def assert_rules_agree(text: str) -> None:
-    found = quality.tokens(text)
-    assert found.found == plain.tokens(text)
-    assert same(quality.gopher(text, found, GopherConfig()), plain.gopher(text))
-    assert same(quality.repetition(text, found, RepetitionConfig()), plain.repetition(text))
+ONLY = BuildConfig(language=LanguageConfig(wanted=()))
+GROUPS = {
+    "gopher": replace(ONLY, repetition=replace(ONLY.repetition, enabled=False), c4=replace(ONLY.c4, enabled=False),
+                      web=replace(ONLY.web, enabled=False)),
+    "repetition": replace(ONLY, gopher=replace(ONLY.gopher, enabled=False), c4=replace(ONLY.c4, enabled=False),
+                          web=replace(ONLY.web, enabled=False)),
+    "web": replace(ONLY, gopher=replace(ONLY.gopher, enabled=False), repetition=replace(ONLY.repetition, enabled=False)),
+}  # fmt: skip
+
+
+def assert_rules_agree(texts: list[str]) -> None:
+    values = measure(texts, ONLY).values
     for page in (False, True):
-        assert same(quality.web(text, found, page, WebConfig()), plain.web(text, page))
-    assert same(quality.false_arithmetic(text, WebConfig()), plain.false_arithmetic(text))
+        fast = {name: first_broken(values, [page] * len(texts), config, FEATURES) for name, config in GROUPS.items()}
+        for k, text in enumerate(texts):
+            assert same(fast["gopher"][k], plain.gopher(text)), text
+            assert same(fast["repetition"][k], plain.repetition(text)), text
+            assert same(fast["web"][k], plain.web(text, page)), text
+    for text in texts:
+        assert same(arithmetic.false_arithmetic(text, WebConfig()), plain.false_arithmetic(text))
+
+
+def fast_shingles_and_signature(text: str) -> tuple[int, list[int]]:
+    signed = sign([text], 5, hash_functions(plain.BANDS * plain.ROWS, 1), NOTHING, 5)
+    return int(signed.words[0]), signed.signatures[0].tolist()
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_rules_on_random_texts(seed: int) -> None:
     dice = random.Random(seed)
-    for _ in range(10):
-        assert_rules_agree(random_text(dice))
-        assert_rules_agree(random_sums(dice))
+    assert_rules_agree([random_text(dice) for _ in range(10)] + [random_sums(dice) for _ in range(10)])
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab3 4+=-.!?\n\u00e9\u4e2d#A_'\u2026 "), max_size=400))
 def test_rules_on_strange_texts(text: str) -> None:
-    assert_rules_agree(text)
-    assert dedup.words(text) == plain.words(text)
-    assert dedup.shingles(dedup.words(text), 5).tolist() == plain.shingles(text)
+    assert_rules_agree([text] if text else [])
+    assert decontaminate.words(text) == plain.words(text)
+    count, numbers = fast_shingles_and_signature(text)
+    assert count == len(plain.words(text))
+    assert numbers == (plain.signature(text) or [2**64 - 1] * 120)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_repeated_runs_of_every_length(seed: int) -> None:
-    found = quality.tokens(random_text(random.Random(seed)))
-    fast = quality._repeated_runs(found, 10**9, -1)
+    text = random_text(random.Random(seed))
+    whole = replace(ONLY, repetition=replace(ONLY.repetition, window=0))
+    fast, found = dict(zip(FEATURES, measure([text], whole).values[0])), plain.tokens(text)
     for n in range(2, 5):
-        assert fast[n] == plain.top_chars(found.found, n)
+        assert fast[f"top_{n}_gram"] == plain.top_chars(found, n) / len(text)
     for n in range(5, 11):
-        assert fast[n] == plain.repeated_chars(found.found, n)
+        assert fast[f"repeated_{n}_grams"] == plain.repeated_chars(found, n) / len(text)
+    assert plain.repeated(["a", "b", "a"], "abaX") == (1 / 3, 1 / 4)
+    assert plain.proper_words(["a", "_", ".", "…", "€", "7"]) == ["a", "€", "7"]
+    assert plain.full_stop("。")
+    assert not plain.full_stop(",")
 
 
 def test_number_words() -> None:
     for word in ("7", "007", "Seven", "twenty", "zero"):
-        assert quality._number(word) == plain.value(word)
+        assert arithmetic._number(word) == plain.value(word)
 
 
 def test_every_rule_was_exercised() -> None:
@@ -148,24 +171,44 @@ def variants(dice: random.Random, count: int) -> list[str]:
     return texts
 
 
-def fast_groups(texts: list[str]) -> dict[int, int]:
-    config = DedupConfig()
-    functions = dedup.hash_functions(config.bands * config.rows, config.seed)
-    long = [i for i, text in enumerate(texts) if len(dedup.words(text)) >= config.min_words]
-    signatures = np.array(
-        [dedup.signature(dedup.shingles(dedup.words(texts[i]), config.ngram), functions) for i in long]
-    )
-    group, _ = dedup.groups(len(long), dedup.links(signatures, config))
-    return {long[k]: long[g] for k, g in enumerate(group) if g != k}
+def judged(texts: list[str], problems: list[str], page: bool, config: BuildConfig) -> list[Row]:
+    """The texts as the worker leaves them, without language and furniture."""
+    begin(config, [Question(p) for p in problems])
+    kind = "html" if page else "text"
+    rows = [Row(str(k), text, "test", kind, {}, None, unit_hash(text), len(text)) for k, text in enumerate(texts)]
+    return _judge([(row, row.text, kind) for row in rows])
+
+
+def fast_drops(rows: list[Row], config: BuildConfig, folder: Path) -> list[Drop | None]:
+    """Each row's fate, as `data build` decides it: in three parts, so that duplicates are found across them."""
+    parts = []
+    for at, chunk in enumerate(np.array_split(np.arange(len(rows)), 3)):
+        parts.append(folder / f"judged-{at}.parquet")
+        write_part(parts[-1], [rows[k] for k in chunk])
+    with workers(1, begin, (config, [])) as run_map:
+        decided = decide(run_map, parts, folder, config)
+    drops = [row.drop for row in rows]
+    for task in tasks(parts, decided, config):
+        for number, drop in task.drops.items():
+            assert drops[number] is None
+            drops[number] = drop
+        assert read_part(task.path, ["id"])[0].id == str(task.number)
+    return drops
+
+
+def only_near(texts: list[str], folder: Path) -> dict[int, int]:
+    off = {name: replace(getattr(ONLY, name), enabled=False) for name in ("gopher", "repetition", "c4", "web")}
+    config = replace(ONLY, heldout=0.0, dedup=DedupConfig(exact=False), **off)
+    drops = fast_drops(judged(texts, [], False, config), config, folder)
+    return {k: int(drop.partner) for k, drop in enumerate(drops) if drop and drop.rule == RULES[2]}
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_signatures_and_near_duplicates(seed: int) -> None:
+def test_signatures_and_near_duplicates(seed: int, tmp_path: Path) -> None:
     texts = variants(random.Random(seed), 60)
-    functions = dedup.hash_functions(plain.BANDS * plain.ROWS, 1)
     for text in texts[:20]:
-        assert dedup.signature(dedup.shingles(dedup.words(text), 5), functions).tolist() == plain.signature(text)
-    assert fast_groups(texts) == plain.near_duplicates(texts)
+        assert fast_shingles_and_signature(text)[1] == plain.signature(text)
+    assert only_near(texts, tmp_path) == plain.near_duplicates(texts)
     assert plain.near_duplicates(texts)  # there were some
 
 
@@ -191,60 +234,37 @@ def test_contaminated(seed: int) -> None:
             asked = dice.choice(problems).split(" ")
             start = dice.randrange(len(asked))
             text += " " + " ".join(asked[start : start + dice.choice((4, 12, 13, 30))]).upper() + "?"
-        fast = index.check(text, dedup.words(text)) is not None
+        fast = index.check(text) is not None
+        touched = sign([text], 5, hash_functions(1, 1), index.heads, 5).touched[0]  # who isn't touched isn't looked at
+        assert touched or not fast
         assert fast == plain.contaminated(text, problems)
         hits += fast
     assert 0 < hits < 60
 
 
-def fast_curate(texts: list[str], problems: list[str], page: bool) -> list[str | None]:
+def fast_curate(texts: list[str], problems: list[str], page: bool, folder: Path) -> list[str | None]:
     """The worker's and the global decisions, as `data build` takes them, without language and held-out split."""
-    config = BuildConfig(heldout=0.0, language=BuildConfig().language.__class__(wanted=()))
-    begin(config, [Question(p) for p in problems])
-    index = ProblemIndex([Question(p) for p in problems], config.decontaminate)
-    functions = dedup.hash_functions(config.dedup.bands * config.dedup.rows, config.dedup.seed)
-    rows = []
-    for number, text in enumerate(texts):
-        drop = judge_text(text, "html" if page else "text")[0] or index.check(text, dedup.words(text))
-        found = dedup.words(text)
-        numbers = (
-            dedup.signature(dedup.shingles(found, config.dedup.ngram), functions).tobytes()
-            if len(found) >= config.dedup.min_words
-            else b""
-        )
-        rows.append(
-            Row(
-                str(number),
-                text,
-                "test",
-                "text",
-                {},
-                drop,
-                unit_hash(text),
-                0,
-                exact=hash(text) & 2**64 - 1,
-                signature=numbers,
-            )
-        )
-    return [fate.drop.rule if fate.drop else None for fate in decide(rows, config)]
+    config = replace(ONLY, heldout=0.0)
+    drops = fast_drops(judged(texts, problems, page, config), config, folder)
+    return [drop.rule if drop else None for drop in drops]
 
 
 @pytest.mark.parametrize("page", [False, True])
-def test_curate_on_random_texts(page: bool) -> None:
+def test_curate_on_random_texts(page: bool, tmp_path: Path) -> None:
     dice = random.Random(3)
     texts = [random_text(dice) for _ in range(40)] + [t + " the cat and the dog have it." for t in variants(dice, 40)]
     dice.shuffle(texts)
     texts += texts[:5]
     reasons = plain.curate(texts, ["w1 w2 w3 w4 w5", texts[3]], page)
-    assert fast_curate(texts, ["w1 w2 w3 w4 w5", texts[3]], page) == reasons
+    assert fast_curate(texts, ["w1 w2 w3 w4 w5", texts[3]], page, tmp_path) == reasons
     assert {None, "exact", "problem_overlap"} <= set(reasons)
     assert plain.exact_duplicates(["a", "b", "a"]) == {2: 0}
 
 
-def test_curate_on_real_text(data_dir: Path) -> None:
+def test_curate_on_real_text(data_dir: Path, tmp_path: Path) -> None:
     text = (data_dir / "text" / "wikitext2-valid.txt").read_text(encoding="utf-8")[:400_000]
     texts = [p.strip() for p in text.split(" = \n") if p.strip()][:150]
     texts += [t.replace(" the ", " a ", 1) for t in texts[::7]]
     reasons = plain.curate(texts, [texts[5][:300]])
-    assert fast_curate(texts, [texts[5][:300]], False) == reasons
+    assert fast_curate(texts, [texts[5][:300]], False, tmp_path) == reasons
     assert {None, "near", "problem_overlap"} <= set(reasons)

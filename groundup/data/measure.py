@@ -1,0 +1,336 @@
+"""What the quality rules look at, measured over UTF-8 buffers: one pass of compiled code for a batch of documents, no Python object a word.
+
+Equal to: groundup.data.plain.repetition_values, gopher_values, web_values
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from groundup.data.characters import DIGIT, SPACE, STOP, WORD, classes
+from groundup.data.config import BuildConfig
+from groundup.data.scan import BASE, decode, encode, find, line_end, mix, prefixes, runs, segments, stripped, tokens
+
+__all__ = ["FEATURES", "Measured", "buffer", "measure"]
+
+FEATURES = (
+    "repeated_paragraphs", "repeated_paragraph_chars", "repeated_lines", "repeated_line_chars", "top_2_gram", "top_3_gram", "top_4_gram",
+    "repeated_5_grams", "repeated_6_grams", "repeated_7_grams", "repeated_8_grams", "repeated_9_grams", "repeated_10_grams",
+    "words", "word_length", "hashes", "ellipses", "bullet_lines", "ellipsis_lines", "alpha_words", "stop_words",
+    "lorem_ipsum", "curly_brackets", "sentences", "line_punctuation", "short_lines", "repeated_page_chars", "line_breaks", "lines",
+    "shouting", "tokens",
+)  # fmt: skip
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+LOREM, SCRIPT, EDIT, NEEDED = "lorem ipsum", "javascript", "edit]", "citation needed]"
+POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+CITATIONS, SCRIPTS, POLICIES, UNENDED, LINE_SENTENCES = 1, 2, 4, 8, 16  # what C4 does to lines
+
+
+class Measured(NamedTuple):
+    """Values: float64 (documents, features). `texts`: what C4's line rules leave of each document, None where they are off."""
+
+    values: np.ndarray
+    texts: list[str] | None
+
+
+def buffer(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the texts as one array of UTF-8 bytes, and where each begins. Shapes: (bytes,), (texts + 1,)."""
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([len(e) for e in encoded], out=offsets[1:])
+    return np.frombuffer(b"".join(encoded), np.uint8), offsets
+
+
+def measure(texts: Sequence[str], config: BuildConfig) -> Measured:
+    """Returns the features of each text. Memory: about 80 bytes for each byte of the longest text."""
+    repetition, c4, web = config.repetition, config.c4, config.web
+    data, offsets = buffer(texts)
+    flags = (c4.citations * CITATIONS | c4.javascript_lines * SCRIPTS | c4.policy_lines * POLICIES | c4.unended_lines * UNENDED
+             | c4.line_sentences * LINE_SENTENCES)  # fmt: skip
+    numbers = np.array([repetition.window, repetition.min_line_chars, web.short_line_chars, flags, c4.min_line_words,
+                        c4.max_word_chars or 1 << 62], np.int64)  # fmt: skip
+    cleans = bool(flags & ~LINE_SENTENCES or c4.min_line_words or c4.max_word_chars)
+    values = np.zeros((len(texts), len(FEATURES)))
+    rest, ends = np.zeros(len(data) if cleans else 0, np.uint8), np.zeros(len(texts) + 1, np.int64)
+    phrases, cuts = _joined((LOREM, SCRIPT, EDIT, NEEDED, *POLICY))
+    _all(
+        data,
+        offsets,
+        classes(),
+        numbers,
+        np.array([_word_hash(w) for w in STOP_WORDS], np.uint64),
+        phrases,
+        cuts,
+        values,
+        rest,
+        ends,
+    )
+    if not cleans:
+        return Measured(values, None)
+    raw = rest.tobytes()
+    return Measured(values, [raw[a:b].decode("utf-8") for a, b in zip(ends.tolist(), ends[1:].tolist())])
+
+
+def _joined(phrases: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ASCII phrases in one array, and where each begins."""
+    return np.frombuffer("".join(phrases).encode(), np.uint8), np.cumsum([0, *map(len, phrases)])
+
+
+def _word_hash(word: str) -> int:
+    """Returns the polynomial hash that `_prefixes` gives a word."""
+    value = 0
+    for letter in word:
+        value = (value * int(BASE) + ord(letter) + 1) % (1 << 64)
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _holds(chars, start, stop, phrases, cuts, number):  # type: ignore[no-untyped-def]
+    """Returns whether a phrase of lower-case ASCII stands in the stretch, in letters of either case."""
+    begin, size = cuts[number], cuts[number + 1] - cuts[number]
+    for i in range(start, stop - size + 1):
+        k = 0
+        while k < size:
+            c = chars[i + k]
+            c = c + 32 if 65 <= c <= 90 else np.uint32(107) if c == 0x212A else c  # the Kelvin sign's small letter is k
+            if c != phrases[begin + k]:
+                break
+            k += 1
+        if k == size:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _uncited(chars, start, stop, phrases, cuts, kinds, out, at):  # type: ignore[no-untyped-def]
+    """Writes a line without [1], [edit] and [citation needed]; returns where it ends."""
+    i = start
+    while i < stop:
+        if chars[i] == 91:  # [
+            j = i + 1
+            while j < stop and kinds[chars[j]] & DIGIT:
+                j += 1
+            if j < stop and chars[j] == 93:
+                i = j + 1
+                continue
+            skipped = False
+            for number in (2, 3):
+                size = cuts[number + 1] - cuts[number]
+                if i + 1 + size <= stop and not skipped:
+                    same = True
+                    for k in range(size):
+                        same &= chars[i + 1 + k] == phrases[cuts[number] + k]
+                    if same:
+                        i += 1 + size
+                        skipped = True
+            if skipped:
+                continue
+        out[at] = chars[i]
+        at += 1
+        i += 1
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _full_stops(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
+    """Returns how many sentences end: a mark, closing quotes and brackets, then a space or the line's end."""
+    count = 0
+    for i in range(start, stop):
+        c = chars[i]
+        if c == 46 or c == 33 or c == 63 or c == 0x3002 or c == 0xFF01 or c == 0xFF1F:
+            j = i + 1
+            while j < stop and (chars[j] == 34 or chars[j] == 39 or chars[j] == 41 or chars[j] == 93 or chars[j] == 0x201D
+                                or chars[j] == 0x2019):  # fmt: skip
+                j += 1
+            count += j == stop or kinds[chars[j]] & SPACE != 0
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _page(chars, n, kinds, numbers, phrases, cuts, kept, out):  # type: ignore[no-untyped-def]
+    """Returns the bounds in `kept` of what C4's line rules leave; sets out[21:24]: lorem ipsum, curly brackets, sentences."""
+    flags, size, i, first = numbers[3], 0, 0, True
+    while i < n:
+        stop, following = line_end(chars, i, n, kinds)
+        start, stop = stripped(chars, i, stop, kinds)
+        i = following
+        words = longest = 0
+        q = start
+        while q < stop:
+            if kinds[chars[q]] & SPACE:
+                q += 1
+                continue
+            begin = q
+            while q < stop and not kinds[chars[q]] & SPACE:
+                q += 1
+            words, longest = words + 1, max(longest, q - begin)
+        if longest > numbers[5]:
+            continue
+        before = size
+        if not first:
+            kept[size] = 10
+            size += 1
+        line = size
+        if flags & CITATIONS:
+            size = _uncited(chars, start, stop, phrases, cuts, kinds, kept, size)
+        else:
+            kept[size : size + stop - start] = chars[start:stop]
+            size += stop - start
+        last = kept[size - 1] if size > line else np.uint32(0)
+        dots = size - line >= 3 and kept[size - 1] == 46 and kept[size - 2] == 46 and kept[size - 3] == 46
+        ended = (last == 46 or last == 63 or last == 33 or last == 34 or last == 39) and not dots
+        if (flags & UNENDED and not ended) or words < numbers[4]:
+            size = before
+            continue
+        if _holds(kept, line, size, phrases, cuts, 0):
+            out[21] += 1
+        drop = flags & SCRIPTS and _holds(kept, line, size, phrases, cuts, 1)
+        if not drop:
+            bracket = False
+            for k in range(line, size):
+                bracket |= kept[k] == 123
+            out[22] += bracket
+            if flags & POLICIES:
+                for number in range(4, len(cuts) - 1):
+                    drop = drop or _holds(kept, line, size, phrases, cuts, number)
+        if drop:
+            size = before
+            continue
+        out[23] += max(_full_stops(kept, line, size, kinds), 1 if flags & LINE_SENTENCES else 0)
+        first = False
+    return stripped(kept, 0, size, kinds)
+
+
+@njit(cache=True, nogil=True)
+def _page_lines(chars, start, stop, kinds, short, prefix, powers, table, out):  # type: ignore[no-untyped-def]
+    """Sets out[24:29]: what FineWeb's rules look at, in the text that C4 left."""
+    table[2][1] += 1
+    lines = ended = brief = again = newlines = 0
+    i = start
+    while i <= stop and stop > start:
+        j = i
+        while j < stop and chars[j] != 10:
+            j += 1
+        x = i
+        while x < j and kinds[chars[x]] & SPACE:
+            x += 1
+        if x < j:
+            lines += 1
+            ended += kinds[chars[j - 1]] & STOP != 0
+            brief += j - i <= short
+            _, new = find(table, mix(prefix[j] - prefix[i] * powers[j - i] ^ np.uint64(j - i)))
+            again += 0 if new else j - i
+        newlines += j < stop
+        i = j + 1
+    words, inside = 0, False
+    for i in range(start, stop):
+        kind = kinds[chars[i]]
+        words += kind & SPACE == 0 and not (inside and kind & WORD)
+        inside = kind & WORD != 0
+    out[24], out[25] = ended / max(lines, 1), brief / max(lines, 1)
+    out[26], out[27], out[28] = again / max(stop - start - newlines, 1), newlines / max(words, 1), lines
+
+
+@njit(cache=True, nogil=True)
+def _gopher(chars, n, kinds, out):  # type: ignore[no-untyped-def]
+    """Sets out[15:19]: counts of '#' and ellipses, shares of lines that begin with a bullet or end with an ellipsis; out[29]: '!'."""
+    hashes = ellipses = shouts = lines = bullets = trailing = 0
+    i = 0
+    while i < n:
+        c = chars[i]
+        hashes += c == 35
+        shouts += c == 33
+        if c == 0x2026:
+            ellipses += 1
+        elif c == 46 and i + 2 < n and chars[i + 1] == 46 and chars[i + 2] == 46:
+            ellipses += 1
+            i += 2
+        i += 1
+    i = 0
+    while i < n:
+        stop, following = line_end(chars, i, n, kinds)
+        start, stop = stripped(chars, i, stop, kinds)
+        lines += 1
+        if start < stop:
+            bullets += chars[start] == 0x2022 or chars[start] == 45
+            dots = stop - start >= 3 and chars[stop - 1] == 46 and chars[stop - 2] == 46 and chars[stop - 3] == 46
+            trailing += dots or chars[stop - 1] == 0x2026
+        i = following
+    out[15], out[16], out[29] = hashes, ellipses, shouts
+    out[17], out[18] = bullets / max(lines, 1), trailing / max(lines, 1)
+
+
+@njit(cache=True, nogil=True)
+def _stops(count, bounds, prefix, powers, stops):  # type: ignore[no-untyped-def]
+    """Returns how many different stop words there are among the tokens."""
+    found = 0
+    for k in range(count):
+        size = bounds[k + 1] - bounds[k]
+        if 2 <= size <= 4:
+            word = prefix[bounds[k + 1]] - prefix[bounds[k]] * powers[size]
+            for number in range(len(stops)):
+                if word == stops[number]:
+                    found |= 1 << number
+    total = 0
+    for number in range(len(stops)):
+        total += found >> number & 1
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _document(chars, n, kinds, numbers, stops, phrases, cuts, kept, scratch, table, out):  # type: ignore[no-untyped-def]
+    """Sets all of a document's features; returns the bounds of the text that C4's rules leave in `kept`."""
+    solid, bounds, prefix, powers, grams, counts, firsts, tally = scratch
+    prefixes(chars, n, prefix)
+    start, stop = stripped(chars, 0, n, kinds)
+    many, again, again_chars = segments(chars, start, stop, 2, 0, prefix, powers, table)
+    out[0], out[1] = again / many, again_chars / n
+    many, again, again_chars = segments(chars, 0, n, 1, numbers[1], prefix, powers, table)
+    if many > 1:
+        out[2], out[3] = again / many, again_chars / n
+    _gopher(chars, n, kinds, out)
+    start, stop = _page(chars, n, kinds, numbers, phrases, cuts, kept, out)
+    prefixes(kept, stop, prefix)
+    _page_lines(kept, start, stop, kinds, numbers[2], prefix, powers, table, out)
+    count = tokens(chars, n, kinds, solid, bounds, tally)
+    prefixes(solid, bounds[count], prefix)
+    window = numbers[0] if numbers[0] else max(count, 1)
+    for first in range(0, count, window):
+        runs(first, min(first + window, count), bounds, prefix, powers, grams, table, counts, firsts, out)
+    for k in range(4, 13):
+        out[k] /= n
+    words = max(tally[0], 1)
+    out[13], out[14], out[19] = tally[0], tally[1] / words, tally[2] / max(count, 1)
+    out[15], out[16] = out[15] / max(count, 1), out[16] / max(count, 1)
+    out[20], out[29], out[30] = _stops(count, bounds, prefix, powers, stops), (out[29] + tally[3]) / words, count
+    return start, stop
+
+
+@njit(cache=True, nogil=True)
+def _all(data, offsets, kinds, numbers, stops, phrases, cuts, values, rest, ends):  # type: ignore[no-untyped-def]
+    """Sets the features of all documents; where `rest` has room, the text that C4's rules leave of each, and its end."""
+    longest = 1
+    for k in range(len(offsets) - 1):
+        longest = max(longest, offsets[k + 1] - offsets[k])
+    slots = 1024
+    while slots < 2 * longest:
+        slots *= 2
+    chars, kept, solid = np.empty(longest, np.uint32), np.empty(longest + 1, np.uint32), np.empty(longest, np.uint32)
+    powers = np.ones(longest + 2, np.uint64)
+    for k in range(longest + 1):
+        powers[k + 1] = powers[k] * BASE
+    scratch = (solid, np.empty(longest + 1, np.int64), np.empty(longest + 2, np.uint64), powers, np.empty(longest, np.uint64),
+               np.empty(slots, np.int32), np.empty(slots, np.int32), np.empty(4, np.int64))  # fmt: skip
+    table = (np.zeros(slots, np.uint64), np.zeros(slots, np.int64), np.array([slots - 1, 0]))
+    for k in range(len(offsets) - 1):
+        n = decode(data, offsets[k], offsets[k + 1], chars)
+        ends[k + 1] = ends[k]
+        if n:
+            table[2][0] = 1023
+            while table[2][0] + 1 < 2 * n:
+                table[2][0] = 2 * table[2][0] + 1
+            start, stop = _document(chars, n, kinds, numbers, stops, phrases, cuts, kept, scratch, table, values[k])
+            if len(rest):
+                ends[k + 1] = encode(kept, start, stop, rest, ends[k])

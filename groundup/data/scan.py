@@ -1,0 +1,211 @@
+"""Compiled scanning of text: code points, hashes of every stretch, tokens, lines, and what of them recurs. Nothing here judges.
+
+Scratch arrays belong to the caller and serve many documents. Hashes are 64 bits: two different stretches of one document are taken for
+the same with a probability of about 1 in 10^10 for a million words.
+"""
+
+import numpy as np
+from numba import njit
+
+from groundup.data.characters import ALPHA, BREAK, LOWER, PUNCTUATION, SPACE, UPPER, WORD
+
+__all__ = ["BASE", "decode", "encode", "find", "line_end", "mix", "prefixes", "runs", "segments", "stripped", "tokens"]
+
+BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial hashes, modulo 2^64
+
+
+@njit(cache=True, nogil=True)
+def decode(data, start, stop, out):  # type: ignore[no-untyped-def]
+    """Writes the code points of valid UTF-8; returns their number."""
+    n, i = 0, start
+    while i < stop:
+        b = np.uint32(data[i])
+        if b < 0x80:
+            out[n] = b
+            i += 1
+        elif b < 0xE0:
+            out[n] = (b & 0x1F) << 6 | (data[i + 1] & 0x3F)
+            i += 2
+        elif b < 0xF0:
+            out[n] = (b & 0x0F) << 12 | (data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F)
+            i += 3
+        else:
+            out[n] = (b & 7) << 18 | (data[i + 1] & 0x3F) << 12 | (data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F)
+            i += 4
+        n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def encode(chars, start, stop, out, at):  # type: ignore[no-untyped-def]
+    """Writes code points as UTF-8 from `at` on; returns where they end."""
+    for i in range(start, stop):
+        c = chars[i]
+        if c < 0x80:
+            out[at] = c
+            at += 1
+        elif c < 0x800:
+            out[at], out[at + 1] = 0xC0 | c >> 6, 0x80 | (c & 63)
+            at += 2
+        elif c < 0x10000:
+            out[at], out[at + 1], out[at + 2] = 0xE0 | c >> 12, 0x80 | (c >> 6 & 63), 0x80 | (c & 63)
+            at += 3
+        else:
+            out[at], out[at + 1], out[at + 2], out[at + 3] = (
+                0xF0 | c >> 18,
+                0x80 | (c >> 12 & 63),
+                0x80 | (c >> 6 & 63),
+                0x80 | (c & 63),
+            )
+            at += 4
+    return at
+
+
+@njit(cache=True, nogil=True)
+def mix(h):  # type: ignore[no-untyped-def]
+    """Returns a number of which every bit depends on every bit of the given one. Source: MurmurHash3's finalizer."""
+    h ^= h >> np.uint64(33)
+    h *= np.uint64(0xFF51AFD7ED558CCD)
+    h ^= h >> np.uint64(33)
+    h *= np.uint64(0xC4CEB9FE1A85EC53)
+    return h ^ h >> np.uint64(33)
+
+
+@njit(cache=True, nogil=True)
+def prefixes(chars, n, out):  # type: ignore[no-untyped-def]
+    """Writes the hash of every beginning of the text; that of a stretch is out[e] - out[s] * powers[e - s]."""
+    out[0] = np.uint64(0)
+    for i in range(n):
+        out[i + 1] = out[i] * BASE + np.uint64(chars[i]) + np.uint64(1)
+
+
+@njit(cache=True, nogil=True)
+def find(table, key):  # type: ignore[no-untyped-def]
+    """Returns the key's place in the open hash table, and whether it is new there; `keys` and `stamps` are as long as `mask` + 1."""
+    keys, stamps, state = table
+    mask, stamp = state[0], state[1]
+    at = np.int64(key & np.uint64(mask))
+    while stamps[at] == stamp:
+        if keys[at] == key:
+            return at, False
+        at = (at + 1) & mask
+    stamps[at], keys[at] = stamp, key
+    return at, True
+
+
+@njit(cache=True, nogil=True)
+def segments(chars, start, stop, newlines, least, prefix, powers, table):  # type: ignore[no-untyped-def]
+    """Returns how many segments there are between runs of `newlines` or more newlines, how many came before, and their characters."""
+    table[2][1] += 1
+    count = again = again_chars = 0
+    i = begin = start
+    while i <= stop:
+        j = i
+        while j < stop and chars[j] == 10:
+            j += 1
+        if i == stop or j - i >= newlines:
+            if i - begin >= least:
+                count += 1
+                _, new = find(table, mix(prefix[i] - prefix[begin] * powers[i - begin] ^ np.uint64(i - begin)))
+                if not new:
+                    again, again_chars = again + 1, again_chars + i - begin
+            if i == stop:
+                break
+            begin = j
+        i = max(j, i + 1)
+    return count, again, again_chars
+
+
+@njit(cache=True, nogil=True)
+def tokens(chars, n, kinds, solid, bounds, tally):  # type: ignore[no-untyped-def]
+    """Returns the number of tokens; `solid`: the text without its spaces, token k lies in bounds[k]:bounds[k + 1] of it.
+
+    tally: words (tokens that aren't marks), their characters, tokens with a letter, words that shout.
+    """
+    tally[:] = 0
+    count = size = i = 0
+    while i < n:
+        kind = kinds[chars[i]]
+        if kind & SPACE:
+            i += 1
+            continue
+        bounds[count] = size
+        any_kind = all_kind = kind
+        marks = kind & PUNCTUATION
+        solid[size] = chars[i]
+        size += 1
+        i += 1
+        if kind & WORD:
+            while i < n and kinds[chars[i]] & WORD:
+                kind = kinds[chars[i]]
+                any_kind |= kind
+                all_kind &= kind
+                solid[size] = chars[i]
+                size += 1
+                i += 1
+            marks = all_kind & PUNCTUATION
+        length = size - bounds[count]
+        count += 1
+        if not marks:
+            tally[0] += 1
+            tally[1] += length
+        if any_kind & ALPHA:
+            tally[2] += 1
+            if length > 2 and all_kind & ALPHA and any_kind & UPPER and not any_kind & LOWER:
+                tally[3] += 1
+    bounds[count] = size
+    return count
+
+
+@njit(cache=True, nogil=True)
+def runs(first, last, bounds, prefix, powers, grams, table, counts, firsts, out):  # type: ignore[no-untyped-def]
+    """Adds to out[4:13] the characters of the most frequent runs of 2 to 4 tokens, and of the repeated runs of 5 to 10."""
+    for i in range(first, last):
+        size = bounds[i + 1] - bounds[i]
+        grams[i] = prefix[bounds[i + 1]] - prefix[bounds[i]] * powers[size] ^ np.uint64(size)
+    before, words = grams, grams[first:last].copy()
+    for n in range(2, 5):
+        table[2][1] += 1
+        most, at = 1, -1
+        for i in range(first, last - n + 1):
+            before[i] = mix(before[i] * np.uint64(31) + words[i + n - 1 - first])
+            place, new = find(table, before[i])
+            if new:
+                counts[place], firsts[place] = 1, i
+            else:
+                counts[place] += 1
+                if counts[place] > most or (counts[place] == most and firsts[place] < at):
+                    most, at = counts[place], firsts[place]
+        if at < 0:  # no run of n tokens recurs, so no longer one does
+            break
+        out[2 + n] += most * (bounds[at + n] - bounds[at] + n - 1)
+    for n in range(5, 11):
+        table[2][1] += 1
+        i = first
+        while i + n <= last:
+            size = bounds[i + n] - bounds[i]
+            _, new = find(table, mix(prefix[bounds[i + n]] - prefix[bounds[i]] * powers[size] ^ np.uint64(size)))
+            if new:
+                i += 1
+            else:
+                out[2 + n] += size
+                i += n
+
+
+@njit(cache=True, nogil=True)
+def stripped(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
+    """Returns the bounds of a stretch without the spaces around it."""
+    while start < stop and kinds[chars[start]] & SPACE:
+        start += 1
+    while stop > start and kinds[chars[stop - 1]] & SPACE:
+        stop -= 1
+    return start, stop
+
+
+@njit(cache=True, nogil=True)
+def line_end(chars, start, n, kinds):  # type: ignore[no-untyped-def]
+    """Returns where the line ends and where the next begins, as str.splitlines cuts."""
+    i = start
+    while i < n and not kinds[chars[i]] & BREAK:
+        i += 1
+    return i, i + (2 if i + 1 < n and chars[i] == 13 and chars[i + 1] == 10 else 1)

@@ -1,0 +1,128 @@
+"""What the decisions mean for a part: its documents go to training (as often as the mix says), to the held-out file or to the dropped."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from groundup.base.records import Document, write_documents
+from groundup.data.config import BuildConfig
+from groundup.data.decide import Decisions
+from groundup.data.dedup import RULES
+from groundup.data.extract import Drop
+from groundup.data.measure import FEATURES
+from groundup.data.mix import copies
+from groundup.data.stages import Row, read_part
+
+__all__ = ["PLACES", "Settled", "Task", "settle_part", "tasks"]
+
+PLACES = ("documents", "heldout", "dropped")
+
+
+class Task(NamedTuple):
+    """One part with what was decided about it; `number` is that of its first document."""
+
+    path: Path
+    number: int
+    drops: dict[int, Drop]
+    leaks: dict[int, Drop]
+    forced: int
+    alone: bool  # one document is all there is, so its end is held out
+    epochs: dict[str, float]
+    config: BuildConfig
+
+
+class Settled(NamedTuple):
+    """A part's sums. funnel: (stage, rule) -> documents, bytes, the first of them."""
+
+    counts: Counter[str]
+    sizes: Counter[str]
+    raw_bytes: int
+    sources: dict[str, Counter[str]]
+    languages: Counter[str]
+    changes: Counter[str]
+    funnel: dict[tuple[str, str], list[Any]]
+
+
+def tasks(parts: list[Path], decided: Decisions, config: BuildConfig) -> Iterator[Task]:
+    """Yields each part with what was decided about its documents."""
+
+    def reasons(found: np.ndarray, start: int, stop: int) -> dict[int, Drop]:
+        near = RULES.index("near")
+        return {int(d["doc"]): Drop("duplicates", RULES[d["rule"]] + "_of_heldout" * bool(d["of_heldout"]), float(d["value"]),
+                                    config.dedup.min_similarity if d["rule"] == near else 1.0, decided.partners[int(d["kept"])])
+                for d in found[slice(*np.searchsorted(found["doc"], [start, stop]))]}  # fmt: skip
+
+    for path, start, stop in zip(parts, decided.starts, decided.starts[1:]):
+        yield Task(path, start, reasons(decided.drops, start, stop), reasons(decided.leaks, start, stop),
+                   decided.forced, decided.kept == 1, decided.epochs, config)  # fmt: skip
+
+
+def _placed(row: Row, number: int, task: Task) -> Iterator[tuple[str, Document]]:
+    """Yields where a row goes: to one place, or to training several times, or (split by tail) to training and held out."""
+    config, raw = task.config, task.config.filters == "none"
+    tail = config.split == "tail"
+    heldout = (not tail and row.share < config.heldout) or number == task.forced
+    drop = row.drop or task.drops.get(number)
+    if raw and not (heldout and drop):
+        drop = task.leaks.get(number)
+    times = 1 if heldout else copies(row.id, task.epochs.get(row.source, 1.0))
+    if not drop and not times:
+        drop = Drop("mix", "weight", task.epochs[row.source], 1.0)
+    if drop:
+        yield "dropped", Document(row.id, row.text, row.source, row.meta | drop._asdict())
+        return
+    cut = config.heldout if config.heldout and not heldout and (tail or task.alone) else 0.0
+    train, held = row.raw if raw else row.text, row.raw if raw and tail else row.text
+    if heldout or cut:
+        yield "heldout", Document(row.id, held[int(len(held) * (1 - cut)) if cut else 0 :], row.source, row.meta)
+    for copy in range(0 if heldout else times):
+        text = train[: int(len(train) * (1 - cut))] if cut else train
+        yield "documents", Document(row.id if copy == 0 else f"{row.id}~{copy + 1}", text, row.source, row.meta)
+
+
+def settle_part(task: Task) -> Settled:
+    """Writes documents, heldout, dropped and features of a part beside it; returns its sums."""
+    found = Settled(Counter(), Counter(), 0, {}, Counter(), Counter(), {})
+    rows = read_part(task.path)
+    places: dict[str, list[Document]] = {place: [] for place in PLACES}
+    for at, row in enumerate(rows):
+        found = found._replace(raw_bytes=found.raw_bytes + row.raw_bytes)
+        for place, document in _placed(row, task.number + at, task):
+            places[place].append(document)
+            _count(found, place, document)
+    for place, documents in places.items():
+        write_documents(task.path.with_name(f"{place}-{task.path.name}"), documents)
+    _write_features(task.path.with_name(f"features-{task.path.name}"), rows)
+    return found
+
+
+def _count(found: Settled, place: str, document: Document) -> None:
+    """Adds a document to the sums."""
+    size, meta = len(document.text.encode("utf-8", "replace")), document.meta
+    found.counts[place] += 1
+    found.sizes[place] += size
+    if place == "documents":
+        found.sources.setdefault(document.source, Counter()).update(documents=1, bytes=size)
+        found.languages[meta.get("lang", "")] += 1
+        found.changes.update({k: meta[k] for k in ("placeholders", "furniture_lines") if k in meta})
+    elif place == "dropped":
+        entry = found.funnel.setdefault((meta["stage"], meta["rule"]), [0, 0, document.id])
+        entry[0], entry[1] = entry[0] + 1, entry[1] + size
+
+
+def _write_features(path: Path, rows: list[Row]) -> None:
+    """Writes what the rules measured, one column a feature, for the documents that were measured."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    measured = [row for row in rows if row.features]
+    values = np.frombuffer(b"".join(row.features for row in measured), np.float64).reshape(-1, len(FEATURES))
+    columns: dict[str, Any] = {"id": pa.array([r.id for r in measured], pa.large_string()),
+                               "source": pa.array([r.source for r in measured], pa.large_string()),
+                               "page": pa.array([r.kind == "html" for r in measured], pa.bool_()),
+                               "rule": pa.array([r.drop.rule if r.drop else "" for r in measured], pa.large_string())}  # fmt: skip
+    columns |= {name: pa.array(values[:, k]) for k, name in enumerate(FEATURES)}
+    pq.write_table(pa.table(columns), path, compression="zstd")
