@@ -49,6 +49,9 @@ VERBS = {
     "import": Verb("export.config:ImportConfig", "export.adopt:main", "take over a model of Hugging Face's or nanoGPT's"),
     "export huggingface": Verb("export.config:HuggingFaceConfig", "export.huggingface:main", "a folder that transformers and vLLM load"),
     "export gguf": Verb("export.config:GGUFConfig", "export.gguf:main", "one file that llama.cpp, Ollama and LM Studio load"),
+    "inspect attention": Verb("report.config:InspectAttentionConfig", "report.inspect:attention", "a page: what looks at what, by head"),
+    "inspect logits": Verb("report.config:InspectLogitsConfig", "report.inspect:logits", "a page: what it expects next, layer by layer"),
+    "inspect neurons": Verb("report.config:InspectNeuronsConfig", "report.inspect:neurons", "a page: which neurons answer, and to what"),
     "report": Verb("report.config:ReportConfig", "report.page:main", "one self-contained report.html of the whole project"),
 }  # fmt: skip
 
