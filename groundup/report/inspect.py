@@ -252,10 +252,10 @@ def _neurons(engine: Engine, layer: int, activations: Tensor, count: int) -> dic
     measures how much it has to say. What it says is read off by the output layer, as if nothing came in between.
     """
     model, words = engine.model, engine.tokenizer.vocab_size
-    columns = model.blocks[layer].mlp.down.weight.detach().float().cpu()  # type: ignore[union-attr] # (C, F)
+    columns = model.get_parameter(f"blocks.{layer}.mlp.down.weight").detach().float().cpu()  # (C, F)
     written = activations * columns.norm(dim=0)  # (T, F)
     order = written.abs().amax(dim=0).topk(min(count, written.shape[1])).indices
-    gain = getattr(model.norm, "weight", torch.ones(len(columns))).detach().cpu()
+    gain = model.get_parameter("norm.weight").detach().cpu() if model.config.pre_norm else torch.ones(len(columns))
     told = model.logits((columns[:, order].T * gain).to(next(model.parameters())))[:, :words].float().cpu()  # (n, V)
     rows = []
     for row, j in enumerate(order.tolist()):
