@@ -27,7 +27,8 @@ KNOWN_ELSEWHERE = {
     "max_seq_len": "context", "seq_len": "context", "max_iters": "steps", "max_steps": "steps", "num_iterations": "steps",
     "learning_rate": "lr", "batch_size": "batch_tokens", "gradient_accumulation_steps": "micro_batch", "grad_clip": "clip",
     "warmup_iters": "warmup", "warmup_steps": "warmup", "eval_interval": "eval_every", "log_interval": "log_every",
-    "vocab": "vocab_size", "out_dir": "project", "output_dir": "project", "max_new_tokens": "max_tokens",
+    "vocab": "vocab_size", "rope_theta": "theta", "num_experts": "experts", "sliding_window": "size",
+    "num_experts_per_tok": "active", "out_dir": "project", "output_dir": "project", "max_new_tokens": "max_tokens",
 }  # fmt: skip
 
 
@@ -99,6 +100,8 @@ def from_dict(
     """
     hints: dict[str, Any] = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    if preset := getattr(cls, "presets", {}).get(values.get("preset")):  # it sets the whole section, `base` or not
+        values, base = _over(preset, values), None
     filled: dict[str, Any] = {}
     for key, value in values.items():
         full = prefix + key
@@ -116,6 +119,12 @@ def from_dict(
         return cls(**filled)
     except TypeError as error:  # a field without default that the file doesn't give
         raise ConfigError(f"{where}: {str(error).partition('__init__() ')[2]}") from error
+
+
+def _over(values: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Returns nested tables in which the second one's values win."""
+    both = {k: _over(values[k], others[k]) for k in values.keys() & others.keys() if isinstance(values[k], dict)}
+    return values | others | both
 
 
 def _toml_value(value: Any) -> str:
@@ -157,6 +166,17 @@ def _recipe(name: str) -> Path:
     )
 
 
+def _value_of(flag: str, argv: Sequence[str]) -> str | None:
+    """Returns the last value that the words give to a flag, as `--flag value` or `--flag=value`, if any."""
+    found = None
+    for word, following in zip(argv, [*argv[1:], None]):
+        if word == flag:
+            found = following
+        elif word.startswith(flag + "="):
+            found = word.removeprefix(flag + "=")
+    return found
+
+
 def parse(cls: type[C], argv: Sequence[str], prog: str, description: str) -> C:
     """Returns the config from defaults, then `--config FILE`, then flags; the last word wins.
 
@@ -178,6 +198,13 @@ def parse(cls: type[C], argv: Sequence[str], prog: str, description: str) -> C:
         positive = re.sub(r"(^|\.)no_", r"\1", name)
         if name not in known and positive not in known and name != "help":
             raise ConfigError(f"unknown flag {flag.partition('=')[0]}{suggest(name, list(known), flags=True)}")
+    for name in (name for name in known if name.rpartition(".")[2] == "preset"):
+        if chosen := _value_of(f"--{name}", argv):
+            section, _, key = name.rpartition(".")
+            values: dict[str, Any] = {key: chosen}
+            for part in reversed(section.split(".") if section else []):
+                values = {part: values}
+            base = from_dict(cls, values, "the command line", base=base)
     shown, heard = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(shown):

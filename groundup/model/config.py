@@ -2,10 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from groundup.base.config import from_dict as fill
 from groundup.base.errors import ConfigError
+from groundup.model.presets import PRESETS, Preset
 
 __all__ = ["FAMILIES", "MoEConfig", "ModelConfig", "RopeConfig", "VariantConfig", "WindowConfig"]
 
@@ -129,6 +130,8 @@ class VariantConfig:
 class ModelConfig:
     """The architecture and its sizes; a zero means "the family's own choice", and the properties below resolve it."""
 
+    presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS  # what base.config fills the section from
+
     family: Literal["qwen3", "qwen3_moe", "llama", "gpt2", "transformer2017"] = "qwen3"  # which architecture
     vocab_size: int = 512  # tokens in the vocabulary, specials included
     context: int = 256  # tokens that it can look back on
@@ -140,10 +143,16 @@ class ModelConfig:
     head_dim: int = 0  # width of one head (0: d_model / n_heads)
     dropout: float = 0.0  # share of activations dropped in training
     tie_embeddings: bool = True  # the output layer shares the embedding's matrix
+    preset: Preset = "none"  # a model by name, that sets all of this; what is said besides overrides it
     rope: RopeConfig = field(default_factory=RopeConfig)  # rotary positions
     window: WindowConfig = field(default_factory=WindowConfig)  # layers that see the newest tokens only
     moe: MoEConfig = field(default_factory=MoEConfig)  # experts of the family qwen3_moe
     variant: VariantConfig = field(default_factory=VariantConfig)  # departures from the family
+
+    @property
+    def usual_vocab(self) -> int:
+        """The vocabulary's size if nobody says another: the preset's, or the default."""
+        return PRESETS.get(self.preset, {}).get("vocab_size", ModelConfig.vocab_size)
 
     @property
     def norm(self) -> Norm:

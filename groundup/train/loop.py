@@ -87,6 +87,7 @@ class Loop:
 
     def resume(self) -> None:
         """Continues from the newest whole checkpoint of the run, if there is one."""
+        self.model.expert_tokens()  # what was sent to them before, in trials, is no part of the run
         if self.world.main:
             clear_debris(self.run.path)
         found = self.world.share(latest_checkpoint(self.run.path) if self.world.main else None)
@@ -148,7 +149,10 @@ class Loop:
         for part in parts:
             with autocast(self.precision, self.world.device):
                 loss, count, extra = self.loss(self.model, part)
-            loss.backward()
+            balance = self.model.balance()  # of experts: pulls at the router, and is no part of the reported loss
+            (loss if balance is None else loss + count * balance).backward()
+            if balance is not None:
+                extra = extra | {"balance": balance.item()}
             sums.append(extra.pop("reported", loss).detach())
             counts.append(count)
             for key, value in extra.items():
@@ -277,9 +281,13 @@ class Loop:
         row |= {"lr": self.config.lr * self.rate, "grad_norm": float(self.norm)}
         if self.bad_steps:
             row |= {"nonfinite_steps": self.bad_steps, "rollbacks": len(self.rollbacks)}
+        experts: dict[str, Any] = {}
+        if sent := self.model.expert_tokens():  # by layer; of the busiest expert, as a multiple of an even share
+            row["expert_busiest"] = max(max(layer) * len(layer) / max(1, sum(layer)) for layer in sent)
+            experts["expert_tokens"] = sent
         layers, self.layer_norms = self.layer_norms, {}
         self.window = Window()
-        self.row(step=self.done, tokens=self.tokens, wall_s=round(self.wall_s, 3), **row, **layers)
+        self.row(step=self.done, tokens=self.tokens, wall_s=round(self.wall_s, 3), **row, **layers, **experts)
         self.last = {key: value for key, value in row.items() if math.isfinite(value)}
 
     def evaluate(self, evaluate: Evaluate) -> bool:

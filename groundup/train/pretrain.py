@@ -15,7 +15,6 @@ from groundup.base.errors import ConfigError, DataError, TokenizerError
 from groundup.base.files import write_text
 from groundup.base.log import command, duration, quantity
 from groundup.base.runs import Run, open_run, record, unchanged
-from groundup.model.config import ModelConfig
 from groundup.model.transformer import Transformer
 from groundup.parallel.mesh import World, world
 from groundup.shards.dataset import Batch, TokenDataset
@@ -171,7 +170,7 @@ def _fit(config: PretrainConfig, shards: Shards, tokenizer: Tokenizer, processes
             f"{shards.folder}: made with another tokenizer than the project's; run `groundup shards` again"
         )
     model, loop = config.model, config.train
-    if model.vocab_size not in (shards.vocab_size, ModelConfig.vocab_size):
+    if model.vocab_size not in (shards.vocab_size, model.usual_vocab):
         raise ConfigError(
             f"model.vocab_size: the tokenizer has {shards.vocab_size} tokens, not {model.vocab_size}; leave it out"
         )
