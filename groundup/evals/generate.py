@@ -12,7 +12,7 @@ from groundup.evals.verify import verify
 from groundup.infer.config import SamplingParams
 from groundup.infer.sample import generate
 from groundup.model.transformer import Transformer
-from groundup.tokenizer.chat import end_id, render
+from groundup.tokenizer.chat import chat_form, end_id, render
 from groundup.tokenizer.encode import Tokenizer
 
 __all__ = [
@@ -52,9 +52,9 @@ class Answers:
 
 def require_chat(tokenizer: Tokenizer) -> None:
     """Raises: TokenizerError where the vocabulary has no words for whose turn it is."""
-    if missing := [name for name in ("<|user|>", "<|assistant|>", "<|end|>") if name not in tokenizer.specials]:
+    if not chat_form(tokenizer):
         raise TokenizerError(
-            f"the tokenizer has no chat tokens ({', '.join(missing)} missing), so the model can't hold a conversation; "
+            "the tokenizer has no chat tokens (<|user|>, <|assistant|>, <|end|>), so the model can't hold a conversation; "
             "train a tokenizer with them and pretrain with that"
         )
 

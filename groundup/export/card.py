@@ -52,7 +52,8 @@ def _table(*rows: tuple[object, ...], left: int = 1) -> str:
 
 def _lineage(checkpoint: Path) -> list[tuple[str, Run]]:
     """Returns the stages that led to a checkpoint with their runs, the first one first, as far as they are on disk."""
-    folders, found = {folder: stage for stage, folder in STAGES.items()}, []
+    folders = {folder: stage for stage, folder in STAGES.items()}
+    found: list[tuple[str, Run]] = []
     path: Path | None = checkpoint.resolve()
     while path is not None and path.parent.name == "checkpoints" and len(found) < len(STAGES):
         run = Run(path.parent.parent)

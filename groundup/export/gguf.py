@@ -17,13 +17,15 @@ from groundup.export.config import GGUFConfig
 if TYPE_CHECKING:
     from groundup.export.trained import Trained
     from groundup.model.config import ModelConfig
+    from groundup.model.transformer import Transformer
     from groundup.tokenizer.encode import Tokenizer
 
 __all__ = ["export", "main", "plain_template"]
 
 # llama.cpp knows the patterns that cut a text into words by the names of the models that brought them.
 PATTERNS = {"gpt2": "gpt-2", "cl100k": "dbrx", "o200k": "gpt-4o", "qwen2": "qwen2", "bytes": "gpt-2"}
-ARCHITECTURES = {"gpt2": "GPT2", "llama": "LLAMA", "qwen3": "QWEN3"}
+ARCHITECTURES = {"gpt2": "GPT2", "llama": "LLAMA", "qwen3": "QWEN3", "qwen3_moe": "QWEN3MOE"}
+EXPERT = re.compile(r"(.*\.experts)\.\d+\.(.*)")
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")  # GPT-2's, (in, out)
 BLOCK = 32  # numbers that share one scale in Q8_0
 NEVER = "ÿ ÿ"  # a merge of two bytes 255, which no UTF-8 text holds
@@ -60,29 +62,33 @@ def export(checkpoint: Path, file: Path, dtype: str = "f16", name: str = "ground
     Raises: CheckpointError for a model, TokenizerError for a tokenizer, that llama.cpp doesn't know.
     """
     from groundup.export.trained import load_trained
-    from groundup.model.huggingface import to_huggingface
 
     gguf, trained = _package(), load_trained(checkpoint)
-    config, (tensors, _) = trained.model.config, to_huggingface(trained.model)
-    arch = getattr(gguf.MODEL_ARCH, ARCHITECTURES[config.family])
-    names = gguf.get_tensor_name_map(arch, config.n_layers)
+    config = trained.model.config
+    tensors = _tensors(trained.model)
     with atomic_file(file) as temporary, progress("writing", config.params(), "parameters") as bar:
+        arch = _arch(config)
         writer = gguf.GGUFWriter(temporary, gguf.MODEL_ARCH_NAMES[arch])
         _describe(writer, config, name, dtype)
         _vocabulary(writer, trained)
-        for theirs, tensor in tensors.items():
-            stem, _, part = theirs.rpartition(".")
-            matrix = _layout(theirs, tensor.float().numpy(), config)
-            kind = _kind(theirs, matrix, dtype)
-            writer.add_tensor(f"{names.get_name(stem)}.{part}", gguf.quants.quantize(matrix, kind), raw_dtype=kind)
+        for tensor, matrix in tensors.items():
+            kind = _kind(tensor, matrix, dtype)
+            writer.add_tensor(tensor, gguf.quants.quantize(matrix, kind), raw_dtype=kind)
             bar.advance(matrix.size)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
     size = file.stat().st_size
-    say(f"{file}: {arch.name.lower()}, {dtype}, {quantity(config.params())} parameters, {quantity(size)}B")
+    say(f"{file}: {config.family}, {dtype}, {quantity(config.params())} parameters, {quantity(size)}B")
     return {"path": str(file), "stage": trained.stage, "parameters": config.params(), "bytes": size}
+
+
+def _arch(config: "ModelConfig") -> Any:
+    """Returns llama.cpp's number for the architecture. Raises: CheckpointError for one that it doesn't have."""
+    if config.family not in ARCHITECTURES:
+        raise CheckpointError(f"llama.cpp has no {config.family} model; it has {', '.join(ARCHITECTURES)}")
+    return getattr(_package().MODEL_ARCH, ARCHITECTURES[config.family])
 
 
 def _describe(writer: Any, config: "ModelConfig", name: str, dtype: str) -> None:
@@ -101,6 +107,10 @@ def _describe(writer: Any, config: "ModelConfig", name: str, dtype: str) -> None
     if config.family == "gpt2":
         writer.add_layer_norm_eps(config.norm_eps)
         return
+    if config.experts > 1:
+        writer.add_expert_count(config.experts)
+        writer.add_expert_used_count(config.active_experts)
+        writer.add_expert_feed_forward_length(config.ff_size)
     writer.add_head_count_kv(config.kv_heads)
     writer.add_key_length(config.head_size)
     writer.add_value_length(config.head_size)
@@ -138,6 +148,23 @@ def _divisors(config: "ModelConfig") -> np.ndarray:
     return (plain / scaled).float().numpy()
 
 
+def _tensors(model: "Transformer") -> dict[str, np.ndarray]:
+    """Returns the tensors under llama.cpp's names and in its layouts. Raises: CheckpointError for what it can't compute."""
+    from groundup.model.huggingface import to_huggingface
+
+    config, theirs = model.config, to_huggingface(model)[0]
+    if any(config.window_of(layer) for layer in range(config.n_layers)):
+        raise CheckpointError("model.window: llama.cpp computes no sliding windows in such a model")
+    if config.experts > 1 and not config.moe.normalise:
+        raise CheckpointError("model.moe.normalise: llama.cpp always lets the weights of the chosen experts sum to 1")
+    names = _package().get_tensor_name_map(_arch(config), config.n_layers)
+    found: dict[str, list[np.ndarray]] = {}
+    for name, tensor in theirs.items():
+        stem, _, part = EXPERT.sub(r"\1.\2", name).rpartition(".")  # a layer's experts lie in one tensor
+        found.setdefault(f"{names.get_name(stem)}.{part}", []).append(_layout(name, tensor.float().numpy(), config))
+    return {name: np.stack(parts) if "_exps." in name else parts[0] for name, parts in found.items()}
+
+
 def _layout(name: str, matrix: np.ndarray, config: "ModelConfig") -> np.ndarray:
     """Returns a tensor as llama.cpp lays it out.
 
@@ -153,9 +180,9 @@ def _layout(name: str, matrix: np.ndarray, config: "ModelConfig") -> np.ndarray:
 
 
 def _kind(name: str, matrix: np.ndarray, dtype: str) -> Any:
-    """Returns the kind of number for a tensor: vectors and positions stay whole, as llama.cpp expects them."""
+    """Returns the kind of number for a tensor: vectors, positions and routers stay whole, as llama.cpp expects them."""
     kinds = _package().GGMLQuantizationType
-    if dtype == "f32" or matrix.ndim == 1 or name.endswith("wpe.weight"):
+    if dtype == "f32" or matrix.ndim == 1 or name.endswith(("position_embd.weight", "ffn_gate_inp.weight")):
         return kinds.F32
     return kinds.Q8_0 if dtype == "q8_0" and matrix.shape[-1] % BLOCK == 0 else kinds.F16
 
@@ -165,9 +192,11 @@ def _vocabulary(writer: Any, trained: "Trained") -> None:
     from groundup.tokenizer.io import to_huggingface
 
     tokenizer, kinds = trained.tokenizer, _package().TokenType
-    if tokenizer.pattern not in PATTERNS:
-        known = ", ".join(PATTERNS)
-        raise TokenizerError(f"llama.cpp has no pattern '{tokenizer.pattern}' to cut words by (it has {known})")
+    words_first = getattr(tokenizer, "whole_words", False)
+    known = {"cl100k": "llama-bpe"} if words_first else PATTERNS
+    if tokenizer.pattern not in known:
+        how = " with whole words first" if words_first else ""
+        raise TokenizerError(f"llama.cpp can't cut text by {tokenizer.pattern!r}{how}; it can by {', '.join(known)}")
     file, size = to_huggingface(tokenizer), trained.model.config.vocab_size
     words, specials = file["model"]["vocab"], {entry["content"]: entry["id"] for entry in file["added_tokens"]}
     names, types = [f"[PAD{i}]" for i in range(size)], [kinds.UNUSED] * size  # a vocabulary may have gaps and padding
@@ -175,7 +204,7 @@ def _vocabulary(writer: Any, trained: "Trained") -> None:
         for token, i in found.items():
             names[i], types[i] = token, kind
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(PATTERNS[tokenizer.pattern])
+    writer.add_tokenizer_pre(known[tokenizer.pattern])
     writer.add_token_list(names)
     writer.add_token_types(types)
     writer.add_token_merges(

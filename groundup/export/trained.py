@@ -1,15 +1,14 @@
 """What leaves: a trained model with its tokenizer, and what it was trained for."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from groundup.base.errors import CheckpointError
 from groundup.export.config import CHAT_STAGES, stage_of
 from groundup.model.transformer import Transformer
 from groundup.model.weights import load_model
-from groundup.tokenizer.chat import END
-from groundup.tokenizer.encode import EOT, Tokenizer
+from groundup.tokenizer.chat import chat_form, roles
+from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import load
 
 __all__ = ["Trained", "load_trained"]
@@ -24,15 +23,17 @@ class Trained:
     tokenizer: Tokenizer
     stage: str
 
-    @cached_property
+    @property
     def chats(self) -> bool:
-        """Whether it was taught to answer in chat form."""
-        return self.stage in CHAT_STAGES and self.tokenizer.chat_template is not None
+        """Whether it was taught to answer in chat form, here or before it came here."""
+        form = chat_form(self.tokenizer)
+        return form == "theirs" or (form == "ours" and self.stage in CHAT_STAGES)
 
     @property
     def end(self) -> str:
         """The special token with which a generation ends."""
-        return END if self.chats else EOT
+        begin, end = roles(self.tokenizer)
+        return end if self.chats else begin
 
 
 def load_trained(checkpoint: Path) -> Trained:

@@ -17,7 +17,7 @@ from groundup.model.cache import KVCache
 from groundup.model.transformer import Transformer
 from groundup.model.weights import load_model
 from groundup.tokenizer import io
-from groundup.tokenizer.chat import DEFAULT_SPECIALS, render
+from groundup.tokenizer.chat import chat_form, render, roles
 from groundup.tokenizer.encode import StreamDecoder, Tokenizer
 
 __all__ = ["Answer", "Engine", "Likelihood", "choose_device"]
@@ -77,8 +77,9 @@ class Engine:
 
     @property
     def chats(self) -> bool:
-        """Whether the model knows the chat format; a model that was only pretrained continues texts instead."""
-        return self.stage != "pretrain" and all(name in self.tokenizer.specials for name in DEFAULT_SPECIALS)
+        """Whether the model knows a chat form; one that was only pretrained here continues texts instead."""
+        form = chat_form(self.tokenizer)
+        return form == "theirs" or (form == "ours" and self.stage != "pretrain")
 
     def stream(
         self, prompt: Sequence[int], params: SamplingParams, cancel: threading.Event | None = None
@@ -174,7 +175,8 @@ class Engine:
 
     def beginning(self, text: str) -> list[int]:
         """Returns the tokens of a text that begins a document, for a model to continue."""
-        eot = [self.tokenizer.eot] if "<|endoftext|>" in self.tokenizer.specials else []
+        begin, _ = roles(self.tokenizer)
+        eot = [self.tokenizer.eot] if begin in self.tokenizer.specials else []
         return eot + self.tokenizer.encode_ordinary(text)
 
     def complete(self, text: str, params: SamplingParams) -> "Answer":

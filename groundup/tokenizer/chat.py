@@ -5,14 +5,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from groundup.base.errors import DataError, TokenizerError
 from groundup.base.records import Message
 from groundup.tokenizer.encode import EOT, Tokenizer
 from groundup.tokenizer.foreign import Foreign
 
-__all__ = ["DEFAULT_SPECIALS", "END", "TEMPLATE", "Rendered", "end_id", "render", "roles"]
+__all__ = ["DEFAULT_SPECIALS", "END", "TEMPLATE", "Rendered", "chat_form", "end_id", "render", "roles"]
 
 END = "<|end|>"
 DEFAULT_SPECIALS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", END)
@@ -44,6 +44,13 @@ class Rendered:
 
     tokens: list[int]
     loss_mask: list[int]
+
+
+def chat_form(tokenizer: Tokenizer) -> Literal["", "ours", "theirs"]:
+    """Returns whose chat form a vocabulary has the words of: ours, that of a template brought from elsewhere, or nobody's."""
+    if all(name in tokenizer.specials for name in DEFAULT_SPECIALS[1:]):  # <|endoftext|> may have another name
+        return "ours"
+    return "theirs" if tokenizer.chat_template is not None else ""
 
 
 def end_id(tokenizer: Tokenizer) -> int:

@@ -15,7 +15,7 @@ from groundup.base.runs import open_run, record, write_checkpoint
 from groundup.cli import main as groundup
 from groundup.export.config import GGUFConfig
 from groundup.export.gguf import export, main, plain_template
-from groundup.model.config import ModelConfig, RopeConfig
+from groundup.model.config import ModelConfig, MoEConfig, RopeConfig, WindowConfig
 from groundup.model.huggingface import to_huggingface
 from groundup.model.transformer import Transformer
 from groundup.model.weights import save_model
@@ -34,6 +34,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama-linear": {"rope": RopeConfig(scaling="linear", factor=2.0)},
     "llama-llama3": {"rope": RopeConfig(500.0, "llama3", 4.0, original_context=32)},
     "gpt2": {},
+    "qwen3_moe": {"n_kv_heads": 2, "moe": MoEConfig(experts=4, active=2), "d_ff": 32},
 }
 
 
@@ -72,23 +73,29 @@ def opened(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str,
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_file_holds_the_model(shape: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     family = shape.partition("-")[0]
+    arch = family.replace("_", "")
     model = finished(tmp_path, tokenizer, family, **SHAPES[shape])
     main(GGUFConfig(tmp_path, dtype="f32", out=tmp_path / "m.gguf"))
     about, found, _ = opened(tmp_path / "m.gguf")
     config, theirs = model.config, to_huggingface(model)[0]
-    assert about["general.architecture"] == family
-    assert about[f"{family}.context_length"] == 64
-    assert about[f"{family}.block_count"] == 2
+    assert about["general.architecture"] == arch
+    assert about[f"{arch}.context_length"] == 64
+    assert about[f"{arch}.block_count"] == 2
     assert sum(t.size for name, t in found.items() if name != "rope_freqs.weight") == config.params()
     if family == "gpt2":
         assert np.array_equal(found["blk.1.attn_qkv.weight"], theirs["transformer.h.1.attn.c_attn.weight"].numpy().T)
         assert np.array_equal(found["blk.1.attn_qkv.bias"], theirs["transformer.h.1.attn.c_attn.bias"].numpy())
         assert np.array_equal(found["position_embd.weight"], theirs["transformer.wpe.weight"].numpy())
         return
-    assert about[f"{family}.attention.head_count_kv"] == config.kv_heads
-    assert about[f"{family}.rope.freq_base"] == config.rope.theta
+    assert about[f"{arch}.attention.head_count_kv"] == config.kv_heads
+    assert about[f"{arch}.rope.freq_base"] == config.rope.theta
     assert ("output.weight" in found) == (not config.tie_embeddings)
-    assert np.array_equal(found["blk.1.ffn_down.weight"], theirs["model.layers.1.mlp.down_proj.weight"].numpy())
+    if family == "qwen3_moe":
+        assert (about["qwen3moe.expert_count"], about["qwen3moe.expert_used_count"]) == (4, 2)
+        expert = theirs["model.layers.1.mlp.experts.3.down_proj.weight"].numpy()
+        assert np.array_equal(found["blk.1.ffn_down_exps.weight"][3], expert)
+    else:
+        assert np.array_equal(found["blk.1.ffn_down.weight"], theirs["model.layers.1.mlp.down_proj.weight"].numpy())
     ours, half = theirs["model.layers.1.self_attn.k_proj.weight"].numpy(), config.head_size // 2
     for row in range(half):  # llama.cpp turns neighbours in a Llama, halves in a Qwen3
         first, second = (2 * row, 2 * row + 1) if family == "llama" else (row, half + row)
@@ -97,7 +104,7 @@ def test_the_file_holds_the_model(shape: str, tokenizer: Tokenizer, tmp_path: Pa
         assert found["rope_freqs.weight"].min() == 1
         assert found["rope_freqs.weight"].max() == 4
     elif config.rope.scaling != "none":
-        assert about[f"{family}.rope.scaling.type"] == config.rope.scaling
+        assert about[f"{arch}.rope.scaling.type"] == config.rope.scaling
 
 
 def test_the_file_holds_the_vocabulary(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -189,10 +196,11 @@ def test_bad_input_leaves_nothing_behind(tokenizer: Tokenizer, tmp_path: Path, m
     finished(tmp_path / "old", tokenizer, "transformer2017")
     finished(tmp_path / "rope", tokenizer, rope=RopeConfig(500.0, "llama3", 4.0, original_context=16))
     finished(tmp_path / "words", Tokenizer([], DEFAULT_SPECIALS, "whitespace"))
+    finished(tmp_path / "window", tokenizer, window=WindowConfig(size=8))
     (tmp_path / "folder.gguf").mkdir()
     for project, kind, message in (
         ("old", CheckpointError, "no class in transformers"), ("rope", CheckpointError, "llama3 in Llama models alone"),
-        ("words", TokenizerError, "no pattern 'whitespace'"),
+        ("words", TokenizerError, "can't cut text by 'whitespace'"), ("window", CheckpointError, "no sliding windows"),
     ):  # fmt: skip
         with pytest.raises(kind, match=message):
             main(GGUFConfig(tmp_path / project, out=tmp_path / "m.gguf"))
@@ -201,5 +209,5 @@ def test_bad_input_leaves_nothing_behind(tokenizer: Tokenizer, tmp_path: Path, m
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ConfigError, match=r"pip install 'groundup\[gguf\]'"):
         main(GGUFConfig(tmp_path / "rope"))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.gguf", "old", "rope", "words"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.gguf", "old", "rope", "window", "words"]
     assert not (tmp_path / "rope" / "12-export").exists()
