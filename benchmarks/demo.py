@@ -9,27 +9,13 @@ sample@1 is above that of SFT continued for the CPU time of DPO and GRPO, with t
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 
-from groundup.base.files import write_json
+from machine import save
 
 CONTROL = "sft-continued -> grpo: sample_at_1"
-
-
-def hardware() -> str:
-    """Returns the processor's name and the number of cores."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    return f"{names[0] if names else platform.processor()} x{os.cpu_count()}"
 
 
 def run(folder: Path, seed: int, minutes: float) -> dict:
@@ -81,15 +67,7 @@ def main() -> None:
         claim |= {"n": len(runs)}
         print(json.dumps(claim))
     if not asked.quick:
-        name = "".join(c if c.isalnum() else "-" for c in hardware()).strip("-").lower()
-        result = {
-            "hardware": hardware(),
-            "python": platform.python_version(),
-            "date": date.today().isoformat(),
-            "runs": runs,
-            "claims": claims,
-        }
-        write_json(Path(__file__).parent / "results" / f"demo_{name}_{date.today().isoformat()}.json", result)
+        print(save("demo", {"runs": runs, "claims": claims}))
 
 
 if __name__ == "__main__":

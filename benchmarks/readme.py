@@ -13,12 +13,13 @@ MEASURES = ("bits_per_byte", "exact_match", "sample_at_1", "pass_at_8")
 
 def table() -> str:
     """Returns the table's Markdown: the median seed's stages, and each claim's worst seed."""
-    newest = max(HERE.glob("results/demo_*.json"), key=lambda path: path.stem[-10:])
-    result = json.loads(newest.read_text(encoding="utf-8"))
+    results = {path: json.loads(path.read_text(encoding="utf-8")) for path in HERE.glob("results/demo_*.json")}
+    newest = max(results, key=lambda path: (results[path]["date"], len(results[path]["runs"])))
+    result = results[newest]
     runs = sorted(result["runs"], key=lambda run: run["stages"]["grpo"]["sample_at_1"])
     median = runs[(len(runs) - 1) // 2]  # of an even number the lower one
     lines = [
-        f"`make demo` on two cores ({result['hardware'].rpartition(' x')[0]}, AVX2), {result['date']}, seed {median['seed']},",
+        f"`make demo` on two cores ({result['hardware'].rpartition(' x')[0]}), {result['date']}, seed {median['seed']},",
         f"the (lower) median of {len(runs)} seeds; all of them are in `benchmarks/results/{newest.name}`.",
         "1,024 held-out problems of eight skills;",
         f"no model can need fewer than {median['entropy_floor_bits_per_byte']:.3f} bits for a byte of the held-out text.",
