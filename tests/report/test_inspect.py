@@ -15,6 +15,7 @@ from groundup.cli import main
 from groundup.model import plain
 from groundup.model.config import ModelConfig
 from groundup.model.transformer import Transformer
+from groundup.optim import adamw
 from groundup.report import inspect
 from groundup.report.inspect_trace import Trace, attention_weights, trace
 from groundup.tokenizer.chat import DEFAULT_SPECIALS
@@ -106,6 +107,25 @@ def test_induction_is_one_for_a_perfect_head_and_chance_for_one_that_looks_every
     assert (seen[0][:, 0] == tokenizer.eot).all()
     assert (seen[0][:, 1:21] == seen[0][:, 21:]).all()
     assert inspect.induction(Transformer(ModelConfig(**SHAPE | {"context": 5}), seed=0), tokenizer) is None
+
+
+def test_a_model_that_learns_to_repeat_grows_induction_heads_in_its_second_layer() -> None:
+    tokenizer = Tokenizer([], ("<|endoftext|>",), "bytes")
+    config = ModelConfig(vocab_size=tokenizer.vocab_size, context=41, d_model=64, n_layers=2, n_heads=4, d_ff=64)
+    model, dice = Transformer(config, seed=0), torch.Generator().manual_seed(0)
+    optimizer = adamw.build(model, 3e-3)
+    for _ in range(100):
+        copy = torch.stack([torch.randperm(256, generator=dice)[:20] for _ in range(32)])
+        tokens = torch.cat([torch.full((32, 1), tokenizer.eot), copy, copy], dim=1)
+        loss = F.cross_entropy(model(tokens[:, :-1])[:, 20:].flatten(0, 1), tokens[:, 21:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    test = inspect.induction(model, tokenizer)
+    assert test is not None
+    assert max(test["scores"][1]) > 0.3
+    assert max(test["scores"][0]) < 3 * test["chance"], "the first layer can't yet know what came before a token"
+    assert test["second"] < test["first"] / 3
 
 
 def test_the_page_of_attention(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
