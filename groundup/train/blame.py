@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["first_nonfinite"]
+from groundup.base.runs import Run, latest_checkpoint
+from groundup.train.config import LoopConfig
+
+__all__ = ["first_nonfinite", "hopeless"]
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -51,3 +54,16 @@ def first_nonfinite(model: nn.Module, forward: Callable[[], object]) -> str:
     graded = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
     bad = [name for name, gradient in graded if not _finite([gradient])]
     return bad[-1] if bad else ""
+
+
+def hopeless(run: Run, config: LoopConfig, step: int, in_row: int) -> str:
+    """Returns what to say when a step that isn't finite ends a run: where it began, and the remedies as they can be typed."""
+    rows = [row for row in run.metrics() if "nonfinite" in row]
+    what, layer = (rows[-1]["nonfinite"], rows[-1]["layer"]) if rows else ("loss", "")
+    often, where = f", {in_row} times in a row" if in_row > 1 else "", f", beginning in {layer}" if layer else ""
+    saved = latest_checkpoint(run.path)
+    change = f", add --allow-change train.lr to go on from {saved.name} (or --fresh)" if saved else ""
+    return (
+        f"step {step}: the {what} isn't finite{often}{where}; lower train.lr (now {config.lr:g}) or raise train.warmup "
+        f"(now {config.warmup:g}){change} and run the same command again"
+    )

@@ -19,7 +19,8 @@ from groundup.optim.ema import Average
 from groundup.optim.schedule import lr_scale, warmup_steps
 from groundup.parallel.data import same_parameters, sum_gradients
 from groundup.parallel.mesh import World
-from groundup.train.blame import first_nonfinite
+from groundup.train.blame import first_nonfinite, hopeless
+from groundup.train.compiling import as_written
 from groundup.train.config import LoopConfig
 from groundup.train.metrics import Window, gradient_norms, parameter_hash
 from groundup.train.precision import autocast, peak_flops
@@ -218,7 +219,7 @@ class Loop:
             or self.rollbacks.count(back) >= MOST_ROLLBACKS
         ):
             self.saver.wait()
-            raise ConfigError(self.hopeless())
+            raise ConfigError(hopeless(self.run, config, self.done, self.bad_in_row))
         if found is None:
             self.say(f"step {self.done}: loss or gradient isn't finite; the step is left out ({self.bad_steps} so far)")
             return
@@ -229,19 +230,6 @@ class Loop:
         if self.world.main:
             self.run.truncate_metrics(self.done)
 
-    def hopeless(self) -> str:
-        """Returns what to say when non-finite steps end the run."""
-        config, row = self.config, self.run.metrics()[-1:]
-        what, layer = (row[0].get("nonfinite", "loss"), row[0].get("layer")) if row else ("loss", "")
-        often = f", {self.bad_in_row} times in a row" if self.bad_in_row > 1 else ""
-        where = f", beginning in {layer}" if layer else ""
-        saved = latest_checkpoint(self.run.path)
-        change = f" and add --allow-change train.lr to go on from {saved.name}, or --fresh" if saved else ""
-        return (
-            f"step {self.done}: the {what} isn't finite{often}{where}; lower train.lr (now {config.lr:g}) or raise train.warmup "
-            f"(now {config.warmup:g}){change}, and run the same command again"
-        )
-
     def say(self, text: str) -> None:
         """Says and logs a line (rank 0)."""
         if self.world.main:
@@ -251,8 +239,7 @@ class Loop:
         """Writes a row that names the layer where loss or gradient ("what") stopped being finite; the doctor reads it."""
 
         def forward() -> None:
-            eager = torch.compiler.set_stance("force_eager")  # compiled layers don't tell what they compute
-            with eager, autocast(self.precision, self.world.device):
+            with as_written(self.model), autocast(self.precision, self.world.device):
                 for part in parts:
                     self.loss(self.model, part)
 
@@ -296,20 +283,18 @@ class Loop:
             return False
         self.model.eval()
         averaged = self.average.inside(self.model) if self.average else nullcontext()
-        eager = torch.compiler.set_stance("force_eager")  # it has other shapes, and each would be compiled
-        with averaged, torch.no_grad(), autocast(self.precision, self.world.device), eager:
+        with averaged, torch.no_grad(), autocast(self.precision, self.world.device), as_written(self.model):
             values = evaluate(self.model, self.done)
         self.model.train()
         self.last |= values
         self.row(step=self.done, tokens=self.tokens, **values)
-        said = ", ".join(
-            f"{key.replace('heldout', 'held-out').replace('_', ' ')} {value:.4g}" for key, value in values.items()
-        )
-        self.run.log(f"step {self.done} of {self.config.steps}: loss {self.last.get('loss', math.nan):.4f}, {said}")
-        loss = values.get("heldout_loss", math.inf)
-        better = loss < self.best.get("heldout_loss", math.inf)
+        said = [f"{key.replace('heldout', 'held-out').replace('_', ' ')} {value:.4g}" for key, value in values.items()]
+        loss = f"loss {self.last.get('loss', math.nan):.4f}"
+        self.run.log(f"step {self.done} of {self.config.steps}: {', '.join([loss, *said])}")
+        lowest = values.get("heldout_loss", math.inf)
+        better = lowest < self.best.get("heldout_loss", math.inf)
         if better:
-            self.best = {"step": self.done, "heldout_loss": loss}
+            self.best = {"step": self.done, "heldout_loss": lowest}
         return better
 
     def results(self) -> dict[str, Any]:
@@ -378,8 +363,11 @@ def _steps(
     before, start = loop.wall_s, time.monotonic()
     while loop.done < config.steps:
         over = loop.world.main and max_seconds is not None and loop.train_s >= max_seconds
+        taken = loop.done
         interrupted, out_of_time = loop.step(bool(asked), over)
         loop.saver.check()
+        if loop.done <= taken and not interrupted:
+            continue  # rolled back: what there is to say and to keep of this step has been said and kept before
         loop.wall_s = before + time.monotonic() - start
         last = loop.done == config.steps or out_of_time
         look = evaluate is not None and not interrupted and (last or loop.done % eval_every == 0)

@@ -21,10 +21,12 @@ from groundup.shards.dataset import Batch, TokenDataset
 from groundup.shards.read import Shards
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import load as load_tokenizer
+from groundup.train import compiling
 from groundup.train.config import FREE, PretrainConfig, apply_plan
+from groundup.train.continued import forgetting, load_start, old_folder, training_data
 from groundup.train.loop import train
 from groundup.train.metrics import MemoryMeter
-from groundup.train.precision import resolve_once, set_threads
+from groundup.train.precision import autocast, resolve_once, set_threads
 
 __all__ = ["PretrainSource", "fitted", "heldout_figures", "heldout_loss", "main", "pretrain_loss"]
 
@@ -146,11 +148,12 @@ def fitted(config: PretrainConfig, processes: int = 1) -> tuple[PretrainConfig, 
 
     Raises: DataError, TokenizerError or ConfigError for what is missing or doesn't go together.
     """
-    path = _tokenizer_path(config)
+    path = config.start / "tokenizer.json" if config.start else _tokenizer_path(config)
     tokenizer = load_tokenizer(path)
-    folder = open_run(config.project, "shards", config.shards).path / "train"
+    folder = open_run(config.project, "shards", config.shards).require_done("shards").path / "train"
     TokenDataset(folder, config.model.context)  # too short a corpus is said before anything is written
     config = _fit(config, Shards(folder), tokenizer, processes)
+    training_data(config, tokenizer)  # and another tokenizer's older text
     config.validate()
     return config, tokenizer, path
 
@@ -167,10 +170,11 @@ def _fit(config: PretrainConfig, shards: Shards, tokenizer: Tokenizer, processes
     """Returns the config with the vocabulary's size. Raises: ConfigError or TokenizerError for what doesn't go together."""
     if tokenizer.fingerprint != shards.tokenizer:
         raise TokenizerError(
-            f"{shards.folder}: made with another tokenizer than the project's; run `groundup shards` again"
+            f"{shards.folder}: made with another tokenizer than the {'model' if config.start else 'project'}'s; "
+            "run `groundup shards` again"
         )
     model, loop = config.model, config.train
-    if model.vocab_size not in (shards.vocab_size, model.usual_vocab):
+    if config.start is None and model.vocab_size not in (shards.vocab_size, model.usual_vocab):
         raise ConfigError(
             f"model.vocab_size: the tokenizer has {shards.vocab_size} tokens, not {model.vocab_size}; leave it out"
         )
@@ -196,7 +200,7 @@ def _fit(config: PretrainConfig, shards: Shards, tokenizer: Tokenizer, processes
             f"train.batch_tokens: a step of {rows} rows of {model.context} is more than the whole training text, which has "
             f"{windows}; take at most {windows * model.context}, or more text"
         )
-    return replace(config, model=replace(model, vocab_size=shards.vocab_size))
+    return config if config.start else replace(config, model=replace(model, vocab_size=shards.vocab_size))
 
 
 def _write_sample(model: Transformer, tokenizer: Tokenizer, prompt: str, file: Path, seed: int) -> None:
@@ -216,13 +220,15 @@ def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, 
     if here.main:
         for split in ("train", "heldout"):
             Shards(folder / split, verify=True)  # an altered file is named now, not learned from
-    data = TokenDataset(folder / "train", config.model.context, config.train.seed, config.document_mask)
+    data = training_data(config, tokenizer)
     heldout = Shards(folder / "heldout")
     rows = config.train.micro_batch * config.model.context or config.train.batch_tokens // here.size
     precision = resolve_once(config.precision, run, here, rows, config.model.d_model)
     memory = MemoryMeter(here.device)
-    model = Transformer(config.model, seed=config.train.seed).to(here.device)
     loop, context = config.train, config.model.context
+    model = Transformer(config.model, seed=config.train.seed).to(here.device)
+    load_start(config, model)
+    forgotten = forgetting(config, model, lambda model, old: heldout_loss(model, old, context, config.eval_tokens))
     doublings, ramp = loop.ramp.doublings, round(loop.ramp.share * loop.steps)
     source = PretrainSource(data, loop.batch_tokens // context, loop.micro_batch, here, doublings, ramp)
     if here.main:
@@ -239,11 +245,20 @@ def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, 
 
     def evaluate(model: Transformer, step: int) -> dict[str, float]:
         _write_sample(model, tokenizer, config.prompt, run.path / "samples" / f"step_{step:06d}.txt", config.train.seed)
-        return heldout_figures(model, heldout, config.model.context, config.eval_tokens)
+        return heldout_figures(model, heldout, config.model.context, config.eval_tokens) | forgotten(model)
 
     def loss(model: Transformer, batch: Batch) -> tuple[Tensor, int, dict[str, Any]]:
         return pretrain_loss(model, batch, loop.optim.z_loss)
 
+    parts = source.parts(source.batch(loop.steps - 1))  # of a whole batch, after any ramp
+
+    def gradients() -> None:
+        with autocast(precision, here.device):
+            total = loss(model, parts[0])[0]
+        total.backward()
+        model.zero_grad(set_to_none=True)
+
+    compiling.choose(loop.compile, model, gradients, loop.steps * len(parts), run, here)
     results = train(
         model, source, loss, loop, run, tokenizer_path=tokenizer_path, evaluate=evaluate,
         precision=precision, world=here, flops_per_token=config.model.flops_per_token(),
@@ -265,6 +280,10 @@ def main(config: PretrainConfig, run: Run | None = None) -> dict[str, Any]:
         inputs = {split: folder / split / "index.json" for split in ("train", "heldout")} | {
             "tokenizer": tokenizer_path
         }
+        if config.start is not None:
+            inputs["start"] = config.start
+        if (old := old_folder(config)) is not None:
+            inputs["replay"] = old / "train" / "index.json"
         toml = to_toml(config)
         if here.share(unchanged(run, toml, inputs, FREE) if here.main else None):
             return run.results
@@ -285,6 +304,10 @@ def _summary(config: PretrainConfig, run: Run) -> None:
     if "heldout_loss" in found:
         parts.append(
             f"held-out loss {found['heldout_loss']:.4f} nats per token ({found['bits_per_byte']:.4f} bits per byte)"
+        )
+    if "forgotten" in found:
+        parts.append(
+            f"older text {found['old_heldout_loss']:.4f} nats per token ({found['forgotten']:+.4f} since the start)"
         )
     rate = f"{quantity(found['tokens_per_s'])} tokens/s"
     if "mfu" in found:
