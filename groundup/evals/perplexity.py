@@ -17,7 +17,11 @@ from groundup.tokenizer.encode import Tokenizer
 __all__ = ["bits_per_byte"]
 
 BATCH_TOKENS = 8192  # tokens of one forward pass: enough to fill the cores, small enough for their caches
-Window = tuple[int, np.ndarray, int]  # document, its tokens in this window, place of the first prediction that counts
+FEW = 30  # documents; fewer say nothing about others of their kind, so the windows within them are resampled
+# The number of the window (of the document, while they are made), its tokens, the place of the first prediction that counts.
+Window = tuple[int, np.ndarray, int]
+    int, np.ndarray, int
+]  # number of the window (of the document, while they are made), its tokens in this window, place of the first prediction that counts
 
 
 def bits_per_byte(
@@ -28,7 +32,7 @@ def bits_per_byte(
     Each document stands alone between two <|endoftext|>. The second is predicted too, as in pretraining, so that the sum is
     the length of a code for the whole document and can't fall below the entropy of the source that wrote it. Documents
     longer than the context are read in windows that overlap by half, each token being counted once. The interval is
-    over documents. `context` 0 is the model's own.
+    over documents; where there are fewer than 30 of them, over windows. `context` 0 is the model's own.
 
     Raises: DataError where there is nothing to measure.
     Equal to: groundup.evals.plain.bits_per_byte
@@ -38,22 +42,29 @@ def bits_per_byte(
     if not texts:
         raise DataError("bits per byte: there is no held-out text to measure")
     encoded = tokenizer.encode_batch(texts)
-    nats = np.zeros(len(texts))
+    windows = list(_windows(encoded, tokenizer.eot, context))
+    owner = np.array([document for document, _, _ in windows])
+    sizes = np.array(
+        [len(tokenizer.decode_bytes(tokens[first:][tokens[first:] != tokenizer.eot])) for _, tokens, first in windows]
+    )
+    nats = np.zeros(len(windows))
     total = sum(len(ids) + 1 for ids in encoded)
     training = model.training
     model.eval()
     try:
         with torch.inference_mode(), progress("held-out text", total, "tokens") as bar:
-            for batch in _batches(list(_windows(encoded, tokenizer.eot, context))):
-                owners, sums, counted = _score(model, batch)
-                np.add.at(nats, owners, sums)
+            for batch in _batches([(number, *window[1:]) for number, window in enumerate(windows)]):
+                numbers, sums, counted = _score(model, batch)
+                nats[numbers] = sums
                 bar.advance(counted)
     finally:
         model.train(training)
-    sizes = [len(text.encode("utf-8")) for text in texts]
-    score = ratio_interval((nats / math.log(2)).tolist(), sizes, seed)
+    bits = nats / math.log(2)
+    if len(texts) >= FEW:
+        bits, sizes = np.bincount(owner, bits), np.bincount(owner, sizes)
+    score = ratio_interval(bits.tolist(), sizes.tolist(), seed)
     return score.as_dict() | {
-        "nats_per_token": float(nats.sum() / total), "documents": len(texts), "bytes": sum(sizes), "tokens": total,
+        "nats_per_token": float(nats.sum() / total), "documents": len(texts), "bytes": int(sizes.sum()), "tokens": total,
     }  # fmt: skip
 
 
@@ -87,7 +98,7 @@ def _batches(windows: list[Window]) -> Iterator[list[Window]]:
 
 
 def _score(model: Transformer, batch: list[Window]) -> tuple[list[int], np.ndarray, int]:
-    """Returns for each window its document and the nats of its counted tokens, and how many those are."""
+    """Returns for each window its number and the nats of its counted tokens, and how many those are."""
     device = next(model.parameters()).device
     longest = max(len(tokens) for _, tokens, _ in batch) - 1
     inputs = torch.zeros(len(batch), longest, dtype=torch.long)
@@ -99,4 +110,4 @@ def _score(model: Transformer, batch: list[Window]) -> tuple[list[int], np.ndarr
     logits = model(inputs.to(device)).float()  # (B, T, V)
     nats = F.cross_entropy(logits.flatten(0, 1), targets.to(device).flatten(), ignore_index=-100, reduction="none")
     sums = nats.view(len(batch), longest).double().sum(1).cpu().numpy()
-    return [owner for owner, _, _ in batch], sums, int((targets != -100).sum())
+    return [number for number, _, _ in batch], sums, int((targets != -100).sum())

@@ -34,6 +34,13 @@ def test_documents_do_not_see_each_other(
     assert bits_per_byte(model, tokenizer, texts)["value"] == pytest.approx(together["value"], rel=1e-5)
 
 
+def test_the_interval_of_a_single_long_text_is_over_its_windows(model: Transformer, tokenizer: Tokenizer) -> None:
+    text = "".join(f"{n} bears, ä, and {n * n} more. " for n in range(200))
+    found = bits_per_byte(model, tokenizer, [text])
+    assert found["low"] < found["value"] < found["high"]
+    assert found["bytes"] == len(text.encode())
+
+
 def test_nothing_to_measure_is_said(model: Transformer, tokenizer: Tokenizer) -> None:
     for texts in ([], [""]):
         with pytest.raises(DataError, match="no held-out text"):
