@@ -20,8 +20,6 @@ BATCH_TOKENS = 8192  # tokens of one forward pass: enough to fill the cores, sma
 FEW = 30  # documents; fewer say nothing about others of their kind, so the windows within them are resampled
 # The number of the window (of the document, while they are made), its tokens, the place of the first prediction that counts.
 Window = tuple[int, np.ndarray, int]
-    int, np.ndarray, int
-]  # number of the window (of the document, while they are made), its tokens in this window, place of the first prediction that counts
 
 
 def bits_per_byte(

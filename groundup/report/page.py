@@ -69,7 +69,8 @@ def funnel(facts: dict[str, Any], project: Path) -> dict[str, Any] | None:
         for row in stats["funnel"]
     ]  # fmt: skip
     summary = (
-        f"{stats['raw_documents']:,} raw document{'' if stats['raw_documents'] == 1 else 's'} ({bytes_text(stats['raw_bytes'])}) became {stats['kept']:,} for training "
+        f"{stats['raw_documents']:,} raw document{'' if stats['raw_documents'] == 1 else 's'} "
+        f"({bytes_text(stats['raw_bytes'])}) became {stats['kept']:,} for training "
         f"({bytes_text(stats['kept_bytes'])}) and {stats['heldout']:,} held out, which no stage has seen."
     )
     sources = [
