@@ -108,7 +108,7 @@ class MoEConfig:
 
 @dataclass(frozen=True)
 class VariantConfig:
-    """Departures from the family; a model with any but the first two has no class at Hugging Face."""
+    """Departures from the family. Most have no class at Hugging Face; norm_eps, bias and how weights begin do not matter there."""
 
     norm_eps: float = 0.0  # what keeps a norm from dividing by zero (0: the family's, 1e-6 for RMSNorm, else 1e-5)
     bias: Literal["family", "yes", "no"] = "family"  # whether linear layers and LayerNorms add a bias
@@ -116,12 +116,15 @@ class VariantConfig:
     positions: Literal["family", "rope", "learned", "sinusoidal"] = "family"  # how a token learns where it stands
     qk_norm: Literal["family", "yes", "no"] = "family"  # whether queries and keys are normalised, head by head
     zero_init: bool = False  # begin with blocks that add nothing to the residual stream
+    mup_base: int = 0  # muP: the width at which the learning rate was tuned; it then suits d_model as well (0: off)
     logit_softcap: float = 0.0  # bend the logits so that they stay within +-this (0: leave them)
 
     def validate(self) -> None:
         """Raises: ConfigError naming the key that is out of range."""
         if not 0 <= self.norm_eps < 1:
             raise ConfigError(f"model.variant.norm_eps: from 0 to below 1 is needed, not {self.norm_eps}")
+        if self.mup_base < 0:
+            raise ConfigError(f"model.variant.mup_base: 0 (off) or a width is needed, not {self.mup_base}")
         if not 0 <= self.logit_softcap < float("inf"):
             raise ConfigError(f"model.variant.logit_softcap: 0 (none) or more is needed, not {self.logit_softcap}")
 
@@ -153,6 +156,11 @@ class ModelConfig:
     def usual_vocab(self) -> int:
         """The vocabulary's size if nobody says another: the preset's, or the default."""
         return PRESETS.get(self.preset, {}).get("vocab_size", ModelConfig.vocab_size)
+
+    @property
+    def width_multiple(self) -> float:
+        """How many times wider the model is than the one that its learning rate was tuned for; 1 without muP."""
+        return self.d_model / self.variant.mup_base if self.variant.mup_base else 1.0
 
     @property
     def norm(self) -> Norm:
@@ -246,6 +254,8 @@ class ModelConfig:
             raise ConfigError(f"model.n_kv_heads, model.head_dim: {self.family} knows neither; leave them 0")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout: a share from 0 to below 1 is needed, not {self.dropout}")
+        if self.variant.mup_base and not self.pre_norm:
+            raise ConfigError(f"model.variant.mup_base: {self.family} has no norm before its output layer; leave it 0")
         for section in (self.rope, self.window, self.moe, self.variant):
             section.validate()
         if not FAMILIES[self.family].experts and self.moe != MoEConfig():

@@ -102,10 +102,14 @@ def build(
     model: Transformer, lr: float, muon_lr: float = 0.02, weight_decay: float = 0.1,
     betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8, dtype: torch.dtype = torch.bfloat16,
 ) -> list[torch.optim.Optimizer]:  # fmt: skip
-    """Returns [Muon over the hidden matrices at `muon_lr`, AdamW over the rest at `lr` (undecayed)]."""
+    """Returns [Muon over the hidden matrices at `muon_lr`, AdamW over the rest at `lr` (undecayed)].
+
+    Muon's steps have the same effect at every width; of muP it needs only what concerns the rest.
+    """
     hidden = hidden_matrices(model)
     chosen = {id(p) for p, _ in hidden}
-    rest = decay_groups(((n, p) for n, p in model.named_parameters() if id(p) not in chosen), lr, 0.0)
+    others = ((n, p) for n, p in model.named_parameters() if id(p) not in chosen)
+    rest = decay_groups(others, lr, 0.0, model.config.width_multiple)
     return [
         Muon(hidden, muon_lr, weight_decay=weight_decay, dtype=dtype),
         torch.optim.AdamW(rest, betas=betas, eps=eps, fused=True),

@@ -61,7 +61,8 @@ def build_optimizers(model: Transformer, config: LoopConfig, precision: str) -> 
     betas, dtype = (optim.beta1, optim.beta2), torch.bfloat16 if precision == "bf16" else torch.float32
     if optim.kind == "muon":
         return muon.build(model, config.lr, optim.muon_lr, optim.weight_decay, betas, optim.eps, dtype)
-    return [adamw.build(model, config.lr, optim.weight_decay, betas, optim.eps)]
+    wider = model.config.width_multiple
+    return [adamw.build(model, config.lr, optim.weight_decay, betas, optim.eps, wider)]
 
 
 class Loop:
