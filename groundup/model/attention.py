@@ -30,20 +30,29 @@ class Sight(NamedTuple):
     keys: int  # how many of the newest keys are looked at
 
 
-def choose(device: torch.device, dtype: torch.dtype, batch: int, queries: int, keys: int) -> Literal["manual", "sdpa"]:
-    """Returns the implementation that was the faster one where it was measured (CPU time, one thread, forward and backward).
+def choose(
+    device: torch.device, dtype: torch.dtype, batch: int, queries: int, keys: int, width: int
+) -> Literal["manual", "sdpa"]:
+    """Returns the implementation that was the faster one where benchmarks/attention.py measured it.
 
-    fp32 (EPYC, AVX2), manual over sdpa at 4,096 tokens of width 128: 1.25 with D = 32 and T = 32, 1.1 at T = 128, 1.8 at T = 256,
-    3.3 at T = 1024; about 1.0 with D = 128 up to T = 512; never clearly below 1. One query a sequence against its cache:
-    0.78-0.88 for 64 to 1,000 sequences, 2 for a single one, where the number of calls decides.
-    bf16 (a CPU with AVX512-BF16): plain matmuls trained a 10.7M model at T = 256 1.24 times as fast as sdpa.
+    On a CPU with AVX512-BF16, two cores, time of sdpa over time of manual (above 1: plain matmuls win):
+
+        training, T =     64    128    256    512   1024   2048
+        fp32  D = 32     0.9    0.7    0.7    0.4    0.3    0.2
+              D = 64     1.0    1.0    1.0    0.7    0.4    0.3
+              D = 128    0.8    0.9    1.0    1.1    0.6    0.5
+        bf16  D = 32     9.0    5.8    2.7    0.8    0.5    0.4
+              D = 64     6.1    3.0    2.2    1.5    0.7    0.6
+              D = 128    5.6    4.4    3.3    2.9    1.4    0.9
+        one query a sequence against its cache: fp32 0.4-0.9 below 16,384 keys in all, 0.9-1.3 above; bf16 3-7 but for the smallest
+
     On a GPU the fused kernel saves the memory of the scores, whatever the length.
     """
     if device.type != "cpu":
         return "sdpa"
-    if dtype == torch.bfloat16:
-        return "manual" if keys <= 1024 else "sdpa"
-    return "manual" if queries == 1 and batch > 1 else "sdpa"
+    if queries == 1:
+        return "manual" if batch * keys >= (256 if dtype == torch.bfloat16 else 16384) else "sdpa"
+    return "manual" if dtype == torch.bfloat16 and keys <= 8 * width else "sdpa"
 
 
 def reach(queries: int, keys: int, window: int) -> int:
@@ -107,7 +116,7 @@ def attention(
         mask = mask[..., -keys:] if isinstance(mask, Tensor) else mask
     window = window if window < keys else 0
     if implementation == "auto":
-        implementation = choose(q.device, q.dtype, q.shape[0], queries, keys)
+        implementation = choose(q.device, q.dtype, q.shape[0], queries, keys, q.shape[3])
     if implementation == "flex":
         return _flex(q, k, v, mask, causal, dropout, window)
     assert mask is None or isinstance(mask, Tensor), "masks of blocks are for flex"

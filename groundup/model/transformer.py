@@ -154,7 +154,7 @@ class Transformer(nn.Module):
         window = window if window < keys else 0
         implementation = self.implementation
         if implementation == "auto" or (implementation == "flex" and cache is not None):
-            implementation = choose(device, x.dtype, x.shape[0], time, keys)
+            implementation = choose(device, x.dtype, x.shape[0], time, keys, self.config.head_size)
         if implementation == "flex":
             blocks = block_mask(mask, time, keys, device, window=window) if time > 1 or mask is not None else None
             return Sight(blocks, False, implementation, keys)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from groundup.base.errors import ConfigError, GroundupError
-from groundup.model.attention import additive, attention, choose, document_mask
+from groundup.model.attention import document_mask
 from groundup.model.cache import KVCache
 from groundup.model.config import FAMILIES, ModelConfig, MoEConfig, RopeConfig, VariantConfig, WindowConfig
 from groundup.model.transformer import Transformer
@@ -187,24 +187,6 @@ def test_a_bf16_copy_answers_too() -> None:
         )
 
 
-def test_a_query_that_may_see_nothing_stays_a_number() -> None:
-    q, blind = torch.randn(1, 2, 3, 8), torch.zeros(1, 1, 3, 3, dtype=torch.bool)
-    for implementation in ("manual", "sdpa"):
-        assert attention(q, q, q, blind, implementation=implementation).isfinite().all()
-    assert additive(blind, torch.bfloat16).isfinite().all()
-
-
-def test_the_choice_of_attention() -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert choose(gpu, torch.bfloat16, 8, 128, 128) == "sdpa"
-    assert choose(cpu, torch.float32, 32, 128, 128) == "sdpa"
-    assert choose(cpu, torch.float32, 1000, 1, 100) == "manual"
-    assert choose(cpu, torch.float32, 1, 1, 100) == "sdpa"
-    assert choose(cpu, torch.bfloat16, 16, 256, 256) == "manual"
-    with pytest.raises(ConfigError, match="'flash' is not one of auto, manual, sdpa"):
-        attention(*(torch.zeros(1, 1, 1, 2) for _ in range(3)), implementation="flash")  # type: ignore[arg-type]
-
-
 def test_what_it_refuses() -> None:
     made = model()
     for wrong in (50, -1):
@@ -232,9 +214,9 @@ def test_it_compiles_in_one_piece() -> None:
 
 
 def test_it_learns() -> None:
-    """Fifty steps on one batch: every shape can learn it by heart."""
-    for name, shape in SHAPES.items():
-        made, tokens = Transformer(ModelConfig(**SIZES | shape), seed=0), draw(4, 13)
+    """Fifty steps on one batch: every family can learn it by heart."""
+    for name in (*FAMILIES, "relu2"):
+        made, tokens = Transformer(ModelConfig(**SIZES | SHAPES[name]), seed=0), draw(4, 13)
         optimizer = torch.optim.AdamW(made.parameters(), lr=1e-2)
         for _ in range(50):
             loss = torch.nn.functional.cross_entropy(made(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
