@@ -10,11 +10,11 @@ import torch
 
 from groundup.align.config import DPOConfig, GRPOConfig, SFTConfig
 from groundup.base.config import to_toml
-from groundup.base.errors import CheckpointError, ConfigError, DataError, TokenizerError
+from groundup.base.errors import DataError, TokenizerError
 from groundup.base.files import read_json, write_json
 from groundup.base.log import command, duration, quantity
 from groundup.base.records import Problem, read_problems
-from groundup.base.runs import Run, latest_checkpoint, record, unchanged, verify_checkpoint
+from groundup.base.runs import Run, record, start_checkpoint, unchanged
 from groundup.evals.generate import require_chat
 from groundup.model.transformer import Transformer
 from groundup.model.weights import load_model
@@ -24,7 +24,7 @@ from groundup.tokenizer.io import load as load_tokenizer
 from groundup.train.config import FREE
 from groundup.train.precision import resolve, set_threads
 
-__all__ = ["Stage", "run_stage", "start_checkpoint", "training_problems"]
+__all__ = ["Stage", "run_stage", "training_problems"]
 
 
 @dataclass(frozen=True)
@@ -46,27 +46,6 @@ class Stage:
     def frozen(self) -> Transformer:
         """Returns the model of the start once more, to stay as it is: the reference."""
         return load_model(self.start, self.world.device).requires_grad_(False)
-
-
-def start_checkpoint(path: Path, run: Run, verb: str) -> Path:
-    """Returns the checkpoint folder that a stage begins from: `path` itself, or the newest one of the run `path`.
-
-    Raises: CheckpointError naming the verb that makes it; ConfigError where a run would begin from itself.
-    """
-    if path.resolve() == run.path.resolve() or path.resolve().is_relative_to(run.path.resolve()):
-        raise ConfigError(
-            f"start: {path} is this very run, which would be overwritten; give the new one another --name"
-        )
-    if (path / "DONE").exists():
-        verify_checkpoint(path)
-        return path
-    if not Run(path).done:
-        raise CheckpointError(
-            f"{path}: not there or not finished; run `groundup {verb}` first, or give --start another checkpoint"
-        )
-    if (found := latest_checkpoint(path)) is None:
-        raise CheckpointError(f"{path}: no whole checkpoint in it; run `groundup {verb}` again")
-    return found
 
 
 def training_problems(path: Path) -> list[Problem]:

@@ -33,7 +33,7 @@ from groundup.base.log import duration, say
 
 __all__ = [
     "STAGES", "Run", "checkpoints", "clear_debris", "latest_checkpoint", "open_run", "record", "resolve_checkpoint",
-    "unchanged", "verify_checkpoint", "write_checkpoint",
+    "start_checkpoint", "unchanged", "verify_checkpoint", "write_checkpoint",
 ]  # fmt: skip
 
 STAGES = {
@@ -327,3 +327,24 @@ def resolve_checkpoint(path: Path | str) -> Path:
         if (candidate / "checkpoints").is_dir() and (found := latest_checkpoint(candidate)):
             return found
     raise CheckpointError(f"{path}: no finished checkpoint in it; train one with `groundup pretrain {path}`")
+
+
+def start_checkpoint(path: Path, run: Run, verb: str) -> Path:
+    """Returns the checkpoint folder that a stage begins from: `path` itself, or the newest one of the run `path`.
+
+    Raises: CheckpointError naming the verb that makes it; ConfigError where a run would begin from itself.
+    """
+    if path.resolve() == run.path.resolve() or path.resolve().is_relative_to(run.path.resolve()):
+        raise ConfigError(
+            f"start: {path} is this very run, which would be overwritten; give the new one another --name"
+        )
+    if (path / "DONE").exists():
+        verify_checkpoint(path)
+        return path
+    if not Run(path).done:
+        raise CheckpointError(
+            f"{path}: not there or not finished; run `groundup {verb}` first, or give --start another checkpoint"
+        )
+    if (found := latest_checkpoint(path)) is None:
+        raise CheckpointError(f"{path}: no whole checkpoint in it; run `groundup {verb}` again")
+    return found

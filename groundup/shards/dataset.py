@@ -9,7 +9,7 @@ import torch
 from groundup.base.errors import DataError
 from groundup.shards.read import Shards, permutation
 
-__all__ = ["Batch", "TokenDataset"]
+__all__ = ["Batch", "Replayed", "TokenDataset"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,12 @@ class TokenDataset(torch.utils.data.Dataset):
         begins[starts[low:high] - first] = starts[low:high] - first
         return np.arange(self.context) - np.maximum.accumulate(begins)
 
-    def _sample(self, n: int) -> int:
+    def sample(self, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the n-th sample of training: T + 1 tokens, and positions (T,) where documents are kept apart."""
+        i = self._drawn(n)
+        return self.window(i), self.positions(i) if self.document_mask else None
+
+    def _drawn(self, n: int) -> int:
         """Returns the window that is the n-th sample of training."""
         epoch, at = divmod(n, len(self))
         if epoch not in self._order:
@@ -90,7 +95,24 @@ class TokenDataset(torch.utils.data.Dataset):
         if size % world or not 0 <= rank < world:
             raise ValueError(f"a batch of {size} samples can't be shared among {world} ranks (this is rank {rank})")
         share = size // world
-        chosen = [self._sample(n) for n in range(first_sample + rank * share, first_sample + (rank + 1) * share)]
-        rows = torch.from_numpy(np.stack([self.window(i) for i in chosen]))  # (B, T + 1)
-        positions = torch.from_numpy(np.stack([self.positions(i) for i in chosen])) if self.document_mask else None
+        drawn = [self.sample(n) for n in range(first_sample + rank * share, first_sample + (rank + 1) * share)]
+        rows = torch.from_numpy(np.stack([tokens for tokens, _ in drawn]))  # (B, T + 1)
+        kept_apart = [positions for _, positions in drawn if positions is not None]
+        positions = torch.from_numpy(np.stack(kept_apart)) if kept_apart else None
         return Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous(), positions)
+
+
+class Replayed(TokenDataset):
+    """A data set of which a share of the samples comes from another one, the text that a model learnt before.
+
+    They are spread evenly: of any samples in a row, their share is old to within one.
+    """
+
+    def __init__(self, folder: Path | str, old: TokenDataset, share: float) -> None:
+        super().__init__(folder, old.context, old.seed, old.document_mask)
+        self.old, self.replay = old, share
+
+    def sample(self, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the n-th sample of training, from one text or the other: a function of n alone."""
+        before, after = int(n * self.replay), int((n + 1) * self.replay)
+        return self.old.sample(before) if after > before else super().sample(n - before)

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from groundup.base.config import from_dict, load_toml
 from groundup.base.errors import ConfigError
-from groundup.base.runs import open_run
+from groundup.base.runs import open_run, start_checkpoint
 from groundup.model.config import ModelConfig
 
 __all__ = [
@@ -161,6 +161,9 @@ class PretrainConfig:
     name: str = "main"  # the run's name
     plan: str = "main"  # the plan to follow where no other value is given; none ignores it
     shards: str = "main"  # the run of token files to train on
+    start: Path | None = None  # run or checkpoint whose weights and shape to go on from (none: begin from scratch)
+    replay: float = 0.0  # share of each step that is taken from replay_shards, so that its text isn't forgotten
+    replay_shards: str = ""  # run of token files with older text; how much of it is forgotten is measured and logged
     device: Device = "auto"  # cpu, cuda, mps; auto takes the GPU where there is one
     precision: Precision = "auto"  # fp32, bf16; auto races them on this machine
     threads: int = 0  # CPU threads (0: all cores)
@@ -176,6 +179,10 @@ class PretrainConfig:
             raise ConfigError(f"threads: expected 0 (all cores) or more, not {self.threads}")
         if self.eval_tokens < 0:
             raise ConfigError(f"eval_tokens: expected 0 (all) or more, not {self.eval_tokens}")
+        if not 0 <= self.replay < 1:
+            raise ConfigError(f"replay: expected a share from 0 to below 1, not {self.replay}")
+        if self.replay and not self.replay_shards:
+            raise ConfigError("replay: name the run of token files to replay with --replay-shards")
         self.train.validate()
         self.model.validate()
 
@@ -192,6 +199,7 @@ class PretrainConfig:
         config = apply_plan(self)
         loop, shards = config.train, open_run(self.project, "shards", self.shards).path
         follows = f"follow {self.plan_path}" if config != self else "follow no plan"
+        follows = follows if config.start is None else f"go on from {config.start}"
         return [
             f"read {shards / 'train'} and {shards / 'heldout'}; {follows}",
             f"train a {config.model.family} model of {config.model.params():,} parameters for {loop.steps} steps"
@@ -201,10 +209,13 @@ class PretrainConfig:
 
 
 def apply_plan(config: PretrainConfig) -> PretrainConfig:
-    """Returns the config with the plan's values wherever it still had a default.
+    """Returns the config with the plan's values wherever it still had a default, or with the shape of what it starts from.
 
-    The plan counts only if [model] is untouched or is the plan's own. Raises: ConfigError for a damaged plan.
+    The plan counts only if [model] is untouched or is the plan's own, and for a model from scratch alone.
+    Raises: ConfigError for a damaged plan; CheckpointError for a start that isn't there.
     """
+    if config.start is not None:
+        return _continued(config, config.start)
     if config.plan_path is None:
         return config
     planned = from_dict(PretrainConfig, load_toml(config.plan_path), where=str(config.plan_path))
@@ -213,6 +224,17 @@ def apply_plan(config: PretrainConfig) -> PretrainConfig:
         return config
     ours: dict[str, Any] = _changed(asdict(config.train), asdict(LoopConfig()))
     return replace(config, model=theirs, train=from_dict(LoopConfig, ours, base=planned.train))
+
+
+def _continued(config: PretrainConfig, start: Path) -> PretrainConfig:
+    """Returns the config with the shape of the checkpoint that it starts from, and that checkpoint named."""
+    from groundup.model.weights import load_config  # torch, which no other config needs
+
+    found = start_checkpoint(start, open_run(config.project, "pretrain", config.name), "pretrain")
+    theirs = load_config(found)
+    if config.model not in (theirs, ModelConfig()):
+        raise ConfigError("model: the model of --start has a shape already; leave [model] out")
+    return replace(config, model=theirs, start=found)
 
 
 def _changed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

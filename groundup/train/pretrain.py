@@ -228,7 +228,8 @@ def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, 
     loop, context = config.train, config.model.context
     model = Transformer(config.model, seed=config.train.seed).to(here.device)
     load_start(config, model)
-    forgotten = forgetting(config, model, lambda model, old: heldout_loss(model, old, context, config.eval_tokens))
+    with autocast(precision, here.device):
+        forgotten = forgetting(config, model, lambda model, old: heldout_loss(model, old, context, config.eval_tokens))
     doublings, ramp = loop.ramp.doublings, round(loop.ramp.share * loop.steps)
     source = PretrainSource(data, loop.batch_tokens // context, loop.micro_batch, here, doublings, ramp)
     if here.main:
