@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -48,8 +50,10 @@ def batches(items: Iterable[T], size: Callable[[T], int], limit: int, count: int
         yield batch
 
 
-def _begin(initialise: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _begin(prepared: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    with open(prepared, "rb") as handle:
+        initialise, arguments = pickle.load(handle)
     initialise(*arguments)
 
 
@@ -64,8 +68,16 @@ def workers(processes: int, initialise: Callable[..., None], arguments: tuple[An
         initialise(*arguments)
         yield lambda work, tasks: map(work, tasks)
         return
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # This is a worker that imports the caller's script and would begin the whole work again; its pool would never start, nor end.
+        raise StorageError(
+            'a script that starts worker processes must do so under `if __name__ == "__main__":`, for they import it'
+        )
     context = multiprocessing.get_context("spawn")  # fork would copy the threads of Arrow in an unknown state
-    pool = ProcessPoolExecutor(processes, context, _begin, (initialise, arguments))
+    # What prepares a worker goes by a file: through the pipe, a worker that dies before it has read it would leave us writing for ever.
+    with tempfile.NamedTemporaryFile(prefix="groundup-", delete=False) as handle:
+        pickle.dump((initialise, arguments), handle)
+    pool = ProcessPoolExecutor(processes, context, _begin, (handle.name,))
 
     def run(work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         waiting: deque[Future[R]] = deque()
@@ -79,7 +91,8 @@ def workers(processes: int, initialise: Callable[..., None], arguments: tuple[An
     try:
         yield run
     except BrokenProcessPool as error:
-        raise StorageError("a worker process was killed, most likely for want of memory; run the same command with "
-                           f"--processes {max(1, processes // 2)}, it continues") from error  # fmt: skip
+        raise StorageError("a worker process died (what it said stands above; if nothing, it was killed, most likely for want of memory); "
+                           f"run the same command with --processes {max(1, processes // 2)}, it continues") from error  # fmt: skip
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        os.unlink(handle.name)

@@ -11,7 +11,7 @@ from numba import njit
 
 from groundup.data.characters import DIGIT, SPACE, STOP, WORD, classes
 from groundup.data.config import BuildConfig
-from groundup.data.scan import BASE, decode, encode, find, line_end, mix, prefixes, runs, segments, stripped, tokens
+from groundup.data.scan import BASE, decode, encode, find, line_end, mix, prefixes, renew, runs, segments, stripped, tokens
 
 __all__ = ["FEATURES", "Measured", "buffer", "measure"]
 
@@ -54,15 +54,13 @@ def measure(texts: Sequence[str], config: BuildConfig) -> Measured:
     cleans = bool(flags & ~LINE_SENTENCES or c4.min_line_words or c4.max_word_chars)
     values = np.zeros((len(texts), len(FEATURES)))
     rest, ends = np.zeros(len(data) if cleans else 0, np.uint8), np.zeros(len(texts) + 1, np.int64)
-    phrases, cuts = _joined((LOREM, SCRIPT, EDIT, NEEDED, *POLICY))
     _all(
         data,
         offsets,
         classes(),
         numbers,
         np.array([_word_hash(w) for w in STOP_WORDS], np.uint64),
-        phrases,
-        cuts,
+        _phrases((LOREM, SCRIPT, EDIT, NEEDED, *POLICY)),
         values,
         rest,
         ends,
@@ -73,9 +71,16 @@ def measure(texts: Sequence[str], config: BuildConfig) -> Measured:
     return Measured(values, [raw[a:b].decode("utf-8") for a, b in zip(ends.tolist(), ends[1:].tolist())])
 
 
-def _joined(phrases: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ASCII phrases in one array, and where each begins."""
-    return np.frombuffer("".join(phrases).encode(), np.uint8), np.cumsum([0, *map(len, phrases)])
+def _phrases(phrases: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns ASCII phrases in one array, where each begins, and which (one bit each) begin with a letter, small or large.
+
+    What only follows a bracket isn't looked for by its first letter.
+    """
+    starts = np.zeros(128, np.int64)
+    for number, phrase in enumerate(phrases):
+        if phrase not in (EDIT, NEEDED):
+            starts[[ord(phrase[0]), ord(phrase[0].upper())]] |= 1 << number
+    return np.frombuffer("".join(phrases).encode(), np.uint8), np.cumsum([0, *map(len, phrases)]), starts
 
 
 def _word_hash(word: str) -> int:
@@ -87,25 +92,32 @@ def _word_hash(word: str) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _holds(chars, start, stop, phrases, cuts, number):  # type: ignore[no-untyped-def]
-    """Returns whether a phrase of lower-case ASCII stands in the stretch, in letters of either case."""
-    begin, size = cuts[number], cuts[number + 1] - cuts[number]
-    for i in range(start, stop - size + 1):
-        k = 0
-        while k < size:
-            c = chars[i + k]
-            c = c + 32 if 65 <= c <= 90 else np.uint32(107) if c == 0x212A else c  # the Kelvin sign's small letter is k
-            if c != phrases[begin + k]:
-                break
-            k += 1
-        if k == size:
-            return True
-    return False
+def _held(chars, start, stop, phrases):  # type: ignore[no-untyped-def]
+    """Returns which of the phrases of lower-case ASCII (one bit each) stand in the stretch, in letters of either case."""
+    letters, cuts, starts = phrases
+    held = 0
+    for i in range(start, stop):
+        if chars[i] >= 128 or not starts[chars[i]]:  # no phrase begins with a k, which the Kelvin sign could stand for
+            continue
+        for number in range(len(cuts) - 1):
+            size = cuts[number + 1] - cuts[number]
+            if not starts[chars[i]] >> number & 1 or i + size > stop:
+                continue
+            k = 0
+            while k < size:
+                c = chars[i + k]
+                c = c + 32 if 65 <= c <= 90 else np.uint32(107) if c == 0x212A else c  # its small letter is k
+                if c != letters[cuts[number] + k]:
+                    break
+                k += 1
+            held |= (k == size) << number
+    return held
 
 
 @njit(cache=True, nogil=True)
-def _uncited(chars, start, stop, phrases, cuts, kinds, out, at):  # type: ignore[no-untyped-def]
+def _uncited(chars, start, stop, phrases, kinds, out, at):  # type: ignore[no-untyped-def]
     """Writes a line without [1], [edit] and [citation needed]; returns where it ends."""
+    letters, cuts, _ = phrases
     i = start
     while i < stop:
         if chars[i] == 91:  # [
@@ -121,7 +133,7 @@ def _uncited(chars, start, stop, phrases, cuts, kinds, out, at):  # type: ignore
                 if i + 1 + size <= stop and not skipped:
                     same = True
                     for k in range(size):
-                        same &= chars[i + 1 + k] == phrases[cuts[number] + k]
+                        same &= chars[i + 1 + k] == letters[cuts[number] + k]
                     if same:
                         i += 1 + size
                         skipped = True
@@ -149,7 +161,7 @@ def _full_stops(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _page(chars, n, kinds, numbers, phrases, cuts, kept, out):  # type: ignore[no-untyped-def]
+def _page(chars, n, kinds, numbers, phrases, kept, out):  # type: ignore[no-untyped-def]
     """Returns the bounds in `kept` of what C4's line rules leave; sets out[21:24]: lorem ipsum, curly brackets, sentences."""
     flags, size, i, first = numbers[3], 0, 0, True
     while i < n:
@@ -174,7 +186,7 @@ def _page(chars, n, kinds, numbers, phrases, cuts, kept, out):  # type: ignore[n
             size += 1
         line = size
         if flags & CITATIONS:
-            size = _uncited(chars, start, stop, phrases, cuts, kinds, kept, size)
+            size = _uncited(chars, start, stop, phrases, kinds, kept, size)
         else:
             kept[size : size + stop - start] = chars[start:stop]
             size += stop - start
@@ -184,17 +196,15 @@ def _page(chars, n, kinds, numbers, phrases, cuts, kept, out):  # type: ignore[n
         if (flags & UNENDED and not ended) or words < numbers[4]:
             size = before
             continue
-        if _holds(kept, line, size, phrases, cuts, 0):
-            out[21] += 1
-        drop = flags & SCRIPTS and _holds(kept, line, size, phrases, cuts, 1)
+        held = _held(kept, line, size, phrases)
+        out[21] += held & 1
+        drop = flags & SCRIPTS and held & 2
         if not drop:
             bracket = False
             for k in range(line, size):
                 bracket |= kept[k] == 123
             out[22] += bracket
-            if flags & POLICIES:
-                for number in range(4, len(cuts) - 1):
-                    drop = drop or _holds(kept, line, size, phrases, cuts, number)
+            drop = flags & POLICIES and held >> 4
         if drop:
             size = before
             continue
@@ -206,7 +216,7 @@ def _page(chars, n, kinds, numbers, phrases, cuts, kept, out):  # type: ignore[n
 @njit(cache=True, nogil=True)
 def _page_lines(chars, start, stop, kinds, short, prefix, powers, table, out):  # type: ignore[no-untyped-def]
     """Sets out[24:29]: what FineWeb's rules look at, in the text that C4 left."""
-    table[2][1] += 1
+    renew(table, stop - start)
     lines = ended = brief = again = newlines = 0
     i = start
     while i <= stop and stop > start:
@@ -280,7 +290,7 @@ def _stops(count, bounds, prefix, powers, stops):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True)
-def _document(chars, n, kinds, numbers, stops, phrases, cuts, kept, scratch, table, out):  # type: ignore[no-untyped-def]
+def _document(chars, n, kinds, numbers, stops, phrases, kept, scratch, table, out):  # type: ignore[no-untyped-def]
     """Sets all of a document's features; returns the bounds of the text that C4's rules leave in `kept`."""
     solid, bounds, prefix, powers, grams, counts, firsts, tally = scratch
     prefixes(chars, n, prefix)
@@ -291,7 +301,7 @@ def _document(chars, n, kinds, numbers, stops, phrases, cuts, kept, scratch, tab
     if many > 1:
         out[2], out[3] = again / many, again_chars / n
     _gopher(chars, n, kinds, out)
-    start, stop = _page(chars, n, kinds, numbers, phrases, cuts, kept, out)
+    start, stop = _page(chars, n, kinds, numbers, phrases, kept, out)
     prefixes(kept, stop, prefix)
     _page_lines(kept, start, stop, kinds, numbers[2], prefix, powers, table, out)
     count = tokens(chars, n, kinds, solid, bounds, tally)
@@ -309,7 +319,7 @@ def _document(chars, n, kinds, numbers, stops, phrases, cuts, kept, scratch, tab
 
 
 @njit(cache=True, nogil=True)
-def _all(data, offsets, kinds, numbers, stops, phrases, cuts, values, rest, ends):  # type: ignore[no-untyped-def]
+def _all(data, offsets, kinds, numbers, stops, phrases, values, rest, ends):  # type: ignore[no-untyped-def]
     """Sets the features of all documents; where `rest` has room, the text that C4's rules leave of each, and its end."""
     longest = 1
     for k in range(len(offsets) - 1):
@@ -323,14 +333,11 @@ def _all(data, offsets, kinds, numbers, stops, phrases, cuts, values, rest, ends
         powers[k + 1] = powers[k] * BASE
     scratch = (solid, np.empty(longest + 1, np.int64), np.empty(longest + 2, np.uint64), powers, np.empty(longest, np.uint64),
                np.empty(slots, np.int32), np.empty(slots, np.int32), np.empty(4, np.int64))  # fmt: skip
-    table = (np.zeros(slots, np.uint64), np.zeros(slots, np.int64), np.array([slots - 1, 0]))
+    table = (np.zeros((slots, 2), np.uint64), np.zeros(2, np.int64))
     for k in range(len(offsets) - 1):
         n = decode(data, offsets[k], offsets[k + 1], chars)
         ends[k + 1] = ends[k]
         if n:
-            table[2][0] = 1023
-            while table[2][0] + 1 < 2 * n:
-                table[2][0] = 2 * table[2][0] + 1
-            start, stop = _document(chars, n, kinds, numbers, stops, phrases, cuts, kept, scratch, table, values[k])
+            start, stop = _document(chars, n, kinds, numbers, stops, phrases, kept, scratch, table, values[k])
             if len(rest):
                 ends[k + 1] = encode(kept, start, stop, rest, ends[k])

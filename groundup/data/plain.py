@@ -92,9 +92,9 @@ def repeated_chars(found: list[str], n: int) -> int:
     """Returns the characters in runs of n tokens that occurred before and don't overlap the repeated run before them."""
     seen, chars, i = set(), 0, 0
     while i + n <= len(found):
-        run = "".join(found[i : i + n])
+        run = tuple(found[i : i + n])
         if run in seen:
-            chars += len(run)
+            chars += len("".join(run))
             i += n
         else:
             seen.add(run)

@@ -9,7 +9,7 @@ from numba import njit
 
 from groundup.data.characters import ALPHA, BREAK, LOWER, PUNCTUATION, SPACE, UPPER, WORD
 
-__all__ = ["BASE", "decode", "encode", "find", "line_end", "mix", "prefixes", "runs", "segments", "stripped", "tokens"]
+__all__ = ["BASE", "decode", "encode", "find", "line_end", "mix", "prefixes", "renew", "runs", "segments", "stripped", "tokens"]
 
 BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial hashes, modulo 2^64
 
@@ -81,22 +81,35 @@ def prefixes(chars, n, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def find(table, key):  # type: ignore[no-untyped-def]
-    """Returns the key's place in the open hash table, and whether it is new there; `keys` and `stamps` are as long as `mask` + 1."""
-    keys, stamps, state = table
-    mask, stamp = state[0], state[1]
-    at = np.int64(key & np.uint64(mask))
-    while stamps[at] == stamp:
-        if keys[at] == key:
+    """Returns the key's place in the open hash table, and whether it is new there.
+
+    A table is (slots, state): each slot a key and a stamp; state holds the mask and the stamp of today, so that a new one needs no clearing.
+    """
+    slots, state = table
+    mask, stamp = np.uint64(state[0]), np.uint64(state[1])
+    at = key & mask
+    while slots[at, 1] == stamp:
+        if slots[at, 0] == key:
             return at, False
-        at = (at + 1) & mask
-    stamps[at], keys[at] = stamp, key
+        at = (at + np.uint64(1)) & mask
+    slots[at, 0], slots[at, 1] = key, stamp
     return at, True
+
+
+@njit(cache=True, nogil=True)
+def renew(table, entries):  # type: ignore[no-untyped-def]
+    """Empties the table and makes it just large enough for so many entries: a small one stays in the cache."""
+    mask = 255
+    while mask + 1 < 2 * entries:
+        mask = 2 * mask + 1
+    table[1][0] = mask
+    table[1][1] += 1
 
 
 @njit(cache=True, nogil=True)
 def segments(chars, start, stop, newlines, least, prefix, powers, table):  # type: ignore[no-untyped-def]
     """Returns how many segments there are between runs of `newlines` or more newlines, how many came before, and their characters."""
-    table[2][1] += 1
+    renew(table, stop - start)
     count = again = again_chars = 0
     i = begin = start
     while i <= stop:
@@ -159,17 +172,21 @@ def tokens(chars, n, kinds, solid, bounds, tally):  # type: ignore[no-untyped-de
 
 @njit(cache=True, nogil=True)
 def runs(first, last, bounds, prefix, powers, grams, table, counts, firsts, out):  # type: ignore[no-untyped-def]
-    """Adds to out[4:13] the characters of the most frequent runs of 2 to 4 tokens, and of the repeated runs of 5 to 10."""
+    """Adds to out[4:13] the characters of the most frequent runs of 2 to 4 tokens, and of the repeated runs of 5 to 10.
+
+    A run of 5 tokens or more recurs only where its first 4 do: those few places alone are looked at again.
+    """
     for i in range(first, last):
         size = bounds[i + 1] - bounds[i]
         grams[i] = prefix[bounds[i + 1]] - prefix[bounds[i]] * powers[size] ^ np.uint64(size)
-    before, words = grams, grams[first:last].copy()
+    before, words, here = grams, grams[first:last].copy(), np.empty(last - first, np.int64)
     for n in range(2, 5):
-        table[2][1] += 1
+        renew(table, last - first)
         most, at = 1, -1
         for i in range(first, last - n + 1):
             before[i] = mix(before[i] * np.uint64(31) + words[i + n - 1 - first])
             place, new = find(table, before[i])
+            here[i - first] = place
             if new:
                 counts[place], firsts[place] = 1, i
             else:
@@ -177,19 +194,27 @@ def runs(first, last, bounds, prefix, powers, grams, table, counts, firsts, out)
                 if counts[place] > most or (counts[place] == most and firsts[place] < at):
                     most, at = counts[place], firsts[place]
         if at < 0:  # no run of n tokens recurs, so no longer one does
-            break
+            return
         out[2 + n] += most * (bounds[at + n] - bounds[at] + n - 1)
+    again = 0
+    for i in range(first, last - 3):
+        if counts[here[i - first]] > 1:
+            here[again] = i  # written behind what is still to be read
+            again += 1
     for n in range(5, 11):
-        table[2][1] += 1
-        i = first
-        while i + n <= last:
-            size = bounds[i + n] - bounds[i]
-            _, new = find(table, mix(prefix[bounds[i + n]] - prefix[bounds[i]] * powers[size] ^ np.uint64(size)))
-            if new:
-                i += 1
-            else:
-                out[2 + n] += size
-                i += n
+        renew(table, again)
+        free = first
+        for k in range(again):
+            i = here[k]
+            if i + n > last:
+                break
+            before[i] = mix(before[i] * np.uint64(31) + words[i + n - 1 - first])
+            if i < free:
+                continue
+            _, new = find(table, before[i])
+            if not new:
+                out[2 + n] += bounds[i + n] - bounds[i]
+                free = i + n
 
 
 @njit(cache=True, nogil=True)

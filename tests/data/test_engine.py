@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +54,21 @@ def test_tasks_are_drawn_a_few_at_a_time() -> None:
 def test_a_worker_that_is_killed_is_named() -> None:
     with pytest.raises(StorageError, match="--processes 1"), workers(2, prepare, (0,)) as run:
         list(run(die, range(10)))
+
+
+@pytest.mark.parametrize("start", ["os._exit(3)", "raise ValueError('no start')"])
+def test_a_worker_that_dies_at_its_start_is_named_at_once(start: str) -> None:
+    with pytest.raises(StorageError, match="a worker process died"), workers(2, exec, (f"import os; {start}",)) as run:
+        list(run(len, [bytes(1 << 20)] * 8))
+
+
+def test_a_script_without_a_main_guard_fails_and_does_not_hang(tmp_path: Path) -> None:
+    script = tmp_path / "build.py"
+    script.write_text("from groundup.data.engine import workers\n"
+                      "with workers(2, print, ()) as run:\n    list(run(len, [b'x'] * 9))\n")  # fmt: skip
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert 'must do so under `if __name__ == "__main__":`' in done.stderr
 
 
 def test_batches_are_cut_by_size_and_count() -> None:
