@@ -193,6 +193,8 @@ def train(
     weights: Weights, config: Config, text: np.ndarray, steps: int, rows: int = 8, context: int = 64, lr: float = 3e-3
 ) -> tuple[Weights, list[float]]:
     """Returns the trained weights, and the loss of every step."""
+    if text.max() >= config.vocab_size:  # compiled code can't complain: it would take another row in silence
+        raise ValueError(f"token {text.max()} is beyond the vocabulary of {config.vocab_size}")
     state, losses, batches = fresh_state(weights), [], windows(text, rows, context)
     for step in range(1, steps + 1):
         rate = lr * min(1.0, step / 20) * (1 + math.cos(math.pi * step / steps)) / 2  # up, then half a wave down

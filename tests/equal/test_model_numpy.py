@@ -171,6 +171,11 @@ def test_generate_takes_the_likeliest() -> None:
     assert tokens[2:] == logits[0, 1:].argmax(-1).tolist()
 
 
+def test_a_token_beyond_the_vocabulary_is_refused() -> None:
+    with pytest.raises(IndexError, match="60 is out of bounds"):
+        lesson.train(stirred(), CONFIG, np.full(20, 60), steps=1, context=8)
+
+
 def test_a_text_shorter_than_the_context_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 64 are needed"):
         lesson.train(stirred(), CONFIG, np.arange(50), steps=1)
