@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from groundup.cli import main
 from groundup.model import plain
-from groundup.model.config import ModelConfig
+from groundup.model.config import ModelConfig, WindowConfig
 from groundup.model.transformer import Transformer
 from groundup.optim import adamw
 from groundup.report import inspect
@@ -72,6 +72,17 @@ def test_a_trace_is_what_the_model_did(family: str) -> None:
         assert not weights.triu(1).any()
     assert model.implementation == "manual"
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()), "no hook stays behind"
+
+
+def test_a_trace_of_windows_and_experts() -> None:
+    tokens = torch.randint(60, (1, 12), generator=torch.Generator().manual_seed(1))
+    windowed = trace(Transformer(ModelConfig(**SHAPE, window=WindowConfig(4, "WF")), seed=0).eval(), tokens)
+    near = plain.causal_mask(12) & ~plain.causal_mask(12).tril(-4)
+    assert ((windowed.attention[0] > 0) == near).all(), "the first layer sees four tokens"
+    assert ((windowed.attention[1] > 0) == plain.causal_mask(12)).all()
+    experts = trace(Transformer(ModelConfig(family="qwen3_moe", **SHAPE), seed=0).eval(), tokens)  # type: ignore[arg-type]
+    assert len(experts.attention) == 2
+    assert not experts.neurons, "which expert a neuron belongs to isn't told; so none is shown"
 
 
 def test_induction_is_one_for_a_perfect_head_and_chance_for_one_that_looks_everywhere(
