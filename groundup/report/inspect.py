@@ -224,7 +224,7 @@ def _lens(engine: Engine, x: Tensor, tokens: list[int], top_k: int) -> dict[str,
         logarithms[:-1].gather(1, true.clamp(max=logarithms.shape[1] - 1)).masked_fill(~known, -math.inf)
     )  # (T - 1, 1)
     return {
-        "ids": ids.tolist(), "p": [[round(p, 4) for p in row] for row in values.exp().tolist()],
+        "ids": ids.tolist(), "p": [[round(p, 5) for p in row] for row in values.exp().tolist()],
         "next": [round(p, 5) for p in chosen.exp()[:, 0].tolist()], "rank": ((logarithms[:-1] > chosen).sum(1) + 1).tolist(),
     }  # fmt: skip
 
