@@ -36,6 +36,7 @@ VERBS = {
     "tokenizer compare": Verb("tokenizer.config:CompareConfig", "tokenizer.compare:main", "two vocabularies on the same text"),
     "shards": Verb("shards.config:ShardsConfig", "shards.write:main", "encode the documents into token files"),
     "plan": Verb("plan.config:PlanConfig", "plan.budget:main", "how large a model, how many tokens, how long"),
+    "model show": Verb("plan.config:ShowConfig", "plan.show:main", "a model's layers, parameters, operations and memory; its block drawn"),
     "pretrain": Verb("train.config:PretrainConfig", "train.pretrain:main", "train the base model"),
     "sweep": Verb("train.config_sweep:SweepConfig", "train.sweep:main", "the best learning rate (or any setting), by successive halving"),
     "race": Verb("train.config_sweep:RaceConfig", "train.race:main", "is a change real? two configs on the same batches, several seeds"),

@@ -11,7 +11,7 @@ from groundup.base.errors import CheckpointError, ConfigError
 from groundup.model.config import ModelConfig, MoEConfig, RopeConfig, VariantConfig, WindowConfig
 from groundup.model.transformer import Transformer
 
-__all__ = ["CLASSES", "from_huggingface", "to_huggingface"]
+__all__ = ["CLASSES", "config_from_huggingface", "from_huggingface", "to_huggingface"]
 
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM",
            "qwen3_moe": "Qwen3MoeForCausalLM"}  # fmt: skip
@@ -63,7 +63,7 @@ def from_huggingface(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
     Weights become fp32, whatever they were. `Transformer(config).load_state_dict(state)` takes them.
     Raises: CheckpointError naming an architecture or an option that we don't know, or all tensors that are missing or unknown.
     """
-    config = _read_json(values)
+    config = config_from_huggingface(values)
     given = _given(config, tensors)
     pairs = list(_pairs(config))
     names = [name for pair in pairs for name in pair.theirs]
@@ -235,7 +235,7 @@ def _gpt2_json(config: ModelConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _read_json(values: Mapping[str, Any]) -> ModelConfig:
+def config_from_huggingface(values: Mapping[str, Any]) -> ModelConfig:
     """Returns our config for the content of a config.json. Raises: CheckpointError for what our families don't know."""
     named = str((values.get("architectures") or [values.get("model_type")])[0])
     family = next((ours for ours, theirs in CLASSES.items() if named in (ours, theirs)), None)

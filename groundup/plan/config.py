@@ -10,7 +10,7 @@ from groundup.base.errors import ConfigError
 from groundup.base.runs import open_run
 from groundup.model.config import ModelConfig
 
-__all__ = ["PlanConfig"]
+__all__ = ["PlanConfig", "ShowConfig"]
 
 
 @dataclass(frozen=True)
@@ -58,3 +58,26 @@ class PlanConfig:
             f"time some training steps on this machine and plan for {what}",
             f"write {open_run(self.project, 'plan', self.name).path}",
         ]
+
+
+@dataclass(frozen=True)
+class ShowConfig:
+    """`groundup model show`: a model's layers, parameters, operations and memory, and its block drawn."""
+
+    what: Positional[str] = (
+        "my-llm"  # a preset, a project, a run, a TOML file with a [model], or a folder of Hugging Face's
+    )
+    svg: Path | None = None  # the file to draw the block into
+    rows: int = 8  # windows of the context that a step of training computes at once, for the memory
+    precision: Literal["fp32", "bf16"] = "bf16"  # of training's matrix products
+    optimizer: Literal["adamw", "muon"] = "adamw"  # what would train it
+    device: Literal["cpu", "cuda"] = "cuda"  # where; a CPU keeps more for the backward pass
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that is out of range."""
+        if self.rows < 1:
+            raise ConfigError(f"rows: expected at least 1, not {self.rows}")
+
+    def describe(self) -> list[str]:
+        """Returns the lines of `--dry-run`."""
+        return [f"show the model of {self.what}", *([f"write {self.svg}"] if self.svg else [])]

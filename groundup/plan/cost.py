@@ -32,8 +32,9 @@ def shape(width: int, like: ModelConfig) -> ModelConfig:
 def muon_flops(model: ModelConfig) -> float:
     """Returns the operations that Muon adds to a step: five rounds of three products for each hidden matrix."""
     queries, keys, width = model.n_heads * model.head_size, model.kv_heads * model.head_size, model.d_model
-    matrices = [(queries, width), (keys, width), (keys, width), (width, queries), (width, model.ff_size)]
-    matrices += [(model.ff_size, width)] * (2 if model.activation == "swiglu" else 1)
+    matrices = [(queries, width), (keys, width), (keys, width), (width, queries)]
+    expert = [(width, model.ff_size)] + [(model.ff_size, width)] * (2 if model.activation == "swiglu" else 1)
+    matrices += expert * model.experts
     sides = [sorted(matrix) for matrix in matrices]
     return model.n_layers * sum(5.0 * (4 * short**2 * long + 2 * short**3) for short, long in sides)
 

@@ -15,10 +15,10 @@ def activation_bytes(model: ModelConfig, rows: int, precision: str = "fp32", dev
     Counted for each token of each block: what the two norms and the two layers behind them read (width C each); queries,
     keys and values as they come out, as they are normalised and turned, and the attention's output; the attention's
     weights (T for each head) unless a fused kernel makes them again; what the feed-forward layer's products and
-    non-linearity read. Norms work in fp32 whatever the precision.
+    non-linearity read, of experts the active ones'. Norms work in fp32 whatever the precision.
     """
     size = 2 if precision == "bf16" else 4
-    width, inside = model.d_model, model.ff_size
+    width, inside = model.d_model, model.ff_size * model.active_experts
     queries, keys = model.n_heads * model.head_size, model.kv_heads * model.head_size
     norms = 4 * 2 * width * (2 if precision == "bf16" else 1) + 4 * (queries + keys) * model.qk_norm
     states = 2 * width + (queries + 2 * keys) + queries
@@ -28,7 +28,8 @@ def activation_bytes(model: ModelConfig, rows: int, precision: str = "fp32", dev
         scores = model.n_heads * model.context * (3 if model.dropout else 1)
     feed_forward = 4 * inside if model.activation == "swiglu" else 2 * inside
     dropped = 2 * width if model.dropout else 0
-    block = norms + size * (states + turned + scores + feed_forward + dropped)
+    routed = 3 * width * model.active_experts if model.experts > 1 else 0  # tokens sorted by expert, their answers twice
+    block = norms + size * (states + turned + scores + feed_forward + dropped + routed)
     return rows * model.context * (model.n_layers * block + 8 * width)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from groundup.model.config import ModelConfig
+from groundup.model.config import ModelConfig, MoEConfig, VariantConfig
 from groundup.model.transformer import Transformer
 from groundup.plan.memory import activation_bytes, training_bytes
 
@@ -12,6 +12,8 @@ SHAPES = [
     ModelConfig(vocab_size=64, context=64, d_model=128, n_layers=3, n_heads=4, n_kv_heads=2, dropout=0.1),
     ModelConfig(family="gpt2", vocab_size=64, context=32, d_model=96, n_layers=4, n_heads=4),
     ModelConfig(family="llama", vocab_size=64, context=128, d_model=64, n_layers=4, n_heads=2),
+    ModelConfig(family="qwen3_moe", vocab_size=64, context=64, d_model=128, n_layers=3, n_heads=4, moe=MoEConfig(8, 2)),
+    ModelConfig(vocab_size=64, context=64, d_model=80, n_layers=3, n_heads=4, variant=VariantConfig(activation="relu2")),
 ]
 
 
