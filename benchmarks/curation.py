@@ -4,8 +4,8 @@
     python benchmarks/curation.py --folder OUT --peer PEER/bin/python [--part filters minhash shipped pipeline scaling] [--quick]
 
 Documents: 12,000 different ones from benchmarks/documents.py (HTML of Debian's documentation packages, books), none repeated.
-Claims: FineWeb's filters and MinHash, seconds of one core at identical decisions under one stated tokenizer (benchmarks/peers/run_datatrove.py
-says which); agreement with datatrove as shipped; WARC to deduplicated Parquet on two processes; two processes against one.
+Claims: FineWeb's filters and MinHash, one core, at identical decisions under one stated tokenizer (benchmarks/peers/run_datatrove.py says
+which); agreement with datatrove as shipped; WARC to deduplicated Parquet on two processes; two processes against one.
 """
 
 import argparse

@@ -28,6 +28,8 @@ VERBS = {
     "data world": Verb("data.config:WorldConfig", "data.world:main", "write the small world: WARC, wiki dump, book, code"),
     "data get": Verb("data.config:GetConfig", "data.get:main", "download a registered public data set"),
     "data build": Verb("data.config:BuildConfig", "data.build:main", "raw files to clean documents, with a reason for every drop"),
+    "data classifier train": Verb("data.config:ClassifierTrainConfig", "data.classifier:train", "learn from examples what to keep"),
+    "data classifier score": Verb("data.config:ClassifierScoreConfig", "data.classifier:score", "score documents, to filter on"),
     "data stats": Verb("data.config:StatsConfig", "data.why:stats", "what each rule removed"),
     "data why": Verb("data.config:WhyConfig", "data.why:main", "why a document was dropped, or that it was kept"),
     "tokenizer train": Verb("tokenizer.config:TrainConfig", "tokenizer.train:main", "learn a byte-level BPE vocabulary from the documents"),
@@ -76,14 +78,16 @@ def overview() -> str:
 
 
 def find_verb(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """Returns the verb (one or two words) that argv begins with, and the rest. Raises: ConfigError with a near miss."""
+    """Returns the verb (one to three words) that argv begins with, and the rest. Raises: ConfigError with a near miss."""
     from groundup.base.errors import ConfigError
 
-    for words in (2, 1):
+    for words in (3, 2, 1):
         if (name := " ".join(argv[:words])) in VERBS and len(argv) >= words:
             return name, list(argv[words:])
-    if children := [name for name in VERBS if name.startswith(argv[0] + " ")]:
-        raise ConfigError(f"'{argv[0]}' needs a second word: {', '.join(children)}")
+    for begun in (" ".join(argv[:2]), argv[0]):
+        if children := [name for name in VERBS if name.startswith(begun + " ")]:
+            nth = "third" if " " in begun else "second"
+            raise ConfigError(f"'{begun}' needs a {nth} word: {', '.join(children)}")
     near = difflib.get_close_matches(" ".join(argv[:2]), VERBS, 1, 0.6) or difflib.get_close_matches(
         argv[0], VERBS, 1, 0.5
     )

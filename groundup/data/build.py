@@ -71,6 +71,9 @@ def _inputs(config: BuildConfig, files: list[SourceFile]) -> dict[str, Path]:
     problems = {f"problems {n}": path for n, path in enumerate(config.problems)}
     if config.web.blocklist is not None and config.web.blocklist.exists():
         problems["blocklist"] = config.web.blocklist
+    for name, path in (("words", config.web.words), ("scores", config.scores.path)):
+        if path is not None:
+            problems[name] = path
     readable = [f for f in files if os.access(f.path, os.R_OK)]
     if len(readable) < len(files):
         return problems | {f.label: f.path for f in readable}

@@ -11,7 +11,20 @@ from numba import njit
 
 from groundup.data.characters import DIGIT, SPACE, STOP, WORD, classes
 from groundup.data.config import BuildConfig
-from groundup.data.scan import BASE, decode, encode, find, line_end, mix, prefixes, renew, runs, segments, stripped, tokens
+from groundup.data.scan import (
+    BASE,
+    decode,
+    encode,
+    find,
+    line_end,
+    mix,
+    prefixes,
+    renew,
+    runs,
+    segments,
+    stripped,
+    tokens,
+)
 
 __all__ = ["FEATURES", "Measured", "buffer", "measure"]
 

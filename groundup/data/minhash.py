@@ -13,7 +13,7 @@ from numba import njit
 from groundup.data.characters import WORD, classes
 from groundup.data.scan import decode, encode
 
-__all__ = ["PRIME", "Signed", "hash_functions", "sign"]
+__all__ = ["PRIME", "Signed", "hash_functions", "run_hash", "sign", "word_bytes"]
 
 PRIME = np.uint64((1 << 61) - 1)
 P1, P2, P3 = np.uint64(11400714785074694791), np.uint64(14029467366897019727), np.uint64(1609587929392839161)
@@ -54,7 +54,7 @@ def sign(
 
 
 @njit(cache=True, nogil=True)
-def _word_bytes(data, start, stop, kinds, chars, out, bounds):  # type: ignore[no-untyped-def]
+def word_bytes(data, start, stop, kinds, chars, out, bounds):  # type: ignore[no-untyped-def]
     """Writes the words, each with a space behind it; returns their number. Word k lies in bounds[k]:bounds[k + 1] - 1."""
     count = size = i = 0
     n = decode(data, start, stop, chars)
@@ -88,7 +88,7 @@ def _turn(x, bits):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _xxh64(text, blocks, at, stop):  # type: ignore[no-untyped-def]
+def run_hash(text, blocks, at, stop):  # type: ignore[no-untyped-def]
     """Returns the XXH64 of text[at:stop]; `blocks` is the same memory as uint64."""
     size = np.uint64(stop - at)
     h = P5
@@ -149,19 +149,19 @@ def _sign(data, offsets, kinds, ngram, factors, summands, heads, head_words, sig
     text = blocks.view(np.uint8)
     hashes = np.empty(longest, np.uint64)
     for d in range(len(offsets) - 1):
-        count = _word_bytes(data, offsets[d], offsets[d + 1], kinds, chars, text, bounds)
+        count = word_bytes(data, offsets[d], offsets[d + 1], kinds, chars, text, bounds)
         words[d] = count
         if count == 0:
             continue
         n = min(ngram, count)
         for i in range(count - n + 1):
-            hashes[i] = _xxh64(text, blocks, bounds[i], bounds[i + n] - 1)
+            hashes[i] = run_hash(text, blocks, bounds[i], bounds[i + n] - 1)
         _least(hashes, count - n + 1, factors, summands, signatures[d])
         if len(heads) == 0 or count < head_words:
             continue
         if n != head_words:
             for i in range(count - head_words + 1):
-                hashes[i] = _xxh64(text, blocks, bounds[i], bounds[i + head_words] - 1)
+                hashes[i] = run_hash(text, blocks, bounds[i], bounds[i + head_words] - 1)
         for i in range(count - head_words + 1):
             at = np.searchsorted(heads, hashes[i])
             if at < len(heads) and heads[at] == hashes[i]:

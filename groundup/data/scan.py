@@ -9,7 +9,20 @@ from numba import njit
 
 from groundup.data.characters import ALPHA, BREAK, LOWER, PUNCTUATION, SPACE, UPPER, WORD
 
-__all__ = ["BASE", "decode", "encode", "find", "line_end", "mix", "prefixes", "renew", "runs", "segments", "stripped", "tokens"]
+__all__ = [
+    "BASE",
+    "decode",
+    "encode",
+    "find",
+    "line_end",
+    "mix",
+    "prefixes",
+    "renew",
+    "runs",
+    "segments",
+    "stripped",
+    "tokens",
+]
 
 BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial hashes, modulo 2^64
 
@@ -83,7 +96,7 @@ def prefixes(chars, n, out):  # type: ignore[no-untyped-def]
 def find(table, key):  # type: ignore[no-untyped-def]
     """Returns the key's place in the open hash table, and whether it is new there.
 
-    A table is (slots, state): each slot a key and a stamp; state holds the mask and the stamp of today, so that a new one needs no clearing.
+    A table is (slots, state): each slot a key and a stamp; state holds the mask and the present stamp, so that emptying it is free.
     """
     slots, state = table
     mask, stamp = np.uint64(state[0]), np.uint64(state[1])

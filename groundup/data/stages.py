@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import xxhash
 
+from groundup.base.errors import DataError
 from groundup.base.files import atomic_file, read_json
 from groundup.data.arithmetic import false_arithmetic
 from groundup.data.classify import unwanted_language
 from groundup.data.clean import clean, line_key, remove_lines
-from groundup.data.config import BuildConfig
+from groundup.data.config import BuildConfig, ScoresConfig
 from groundup.data.decode import NotText
 from groundup.data.decontaminate import ProblemIndex, Question
 from groundup.data.extract import Drop, extract, naive
@@ -193,19 +194,49 @@ def _prepare(row: Row, edge: frozenset[str], anywhere: frozenset[str]) -> tuple[
     return replace(row, text=text, meta=meta), judged, "code" if listing else row.kind
 
 
+def _scores(rows: Sequence[Row], config: ScoresConfig) -> dict[str, float]:
+    """Returns the scores that the file has for these documents. Raises: DataError for a file without such columns."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    if config.path is None:
+        return {}
+    try:
+        table = ds.dataset(config.path, format="parquet").to_table(
+            columns=["id", config.column], filter=ds.field("id").isin([row.id for row in rows])
+        )
+    except (pa.ArrowException, KeyError) as error:
+        raise DataError(
+            f"{config.path}: expected Parquet with the columns id and {config.column} (scores.column)"
+        ) from error
+    return {
+        id_: float(score) for id_, score in zip(*(column.to_pylist() for column in table.columns)) if score is not None
+    }
+
+
 def _judge(prepared: Sequence[tuple[Row, str, str]]) -> list[Row]:
     """Returns the rows with their fate so far, their features and the hashes by which duplicates are found."""
     config, problems, functions = _state[0].config, _state[0].problems, _state[0].functions
     rows = [row for row, _, _ in prepared]
+    scores = _scores(rows, config.scores)
     for k, found in enumerate(judge_texts([judged for _, judged, _ in prepared], [kind for _, _, kind in prepared])):
         row, (drop, code, features, rest) = rows[k], found
         if row.drop:
             continue
         if row.prose or not rest:
             rest = row.text  # C4's line rules are for texts without code
-        rows[k] = replace(
-            row, text=rest, drop=drop, features=features, meta=row.meta | ({"lang": code} if code else {})
-        )
+        meta, score = row.meta | ({"lang": code} if code else {}), scores.get(row.id, math.nan)
+        if row.id in scores:
+            meta["score"] = score
+            if not drop and not config.scores.least <= score <= config.scores.most:
+                drop = Drop(
+                    "quality",
+                    "score",
+                    score,
+                    config.scores.least if score < config.scores.least else config.scores.most,
+                )
+        better = score if config.scores.better == "high" else -score
+        rows[k] = replace(row, text=rest, drop=drop, features=features, meta=meta, score=better)
     alive = [k for k, row in enumerate(rows) if not row.drop or config.filters == "none"]
     texts = [rows[k].text for k in alive]
     signed = sign(texts, config.dedup.ngram, functions, problems.heads, config.decontaminate.min_words)

@@ -65,7 +65,7 @@ def test_a_worker_that_dies_at_its_start_is_named_at_once(start: str) -> None:
 def test_a_script_without_a_main_guard_fails_and_does_not_hang(tmp_path: Path) -> None:
     script = tmp_path / "build.py"
     script.write_text("from groundup.data.engine import workers\n"
-                      "with workers(2, print, ()) as run:\n    list(run(len, [b'x'] * 9))\n")  # fmt: skip
+                      "with workers(2, len, (b'x' * 1_000_000,)) as run:\n    list(run(len, [b'x'] * 9))\n")  # fmt: skip
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert 'must do so under `if __name__ == "__main__":`' in done.stderr
