@@ -17,6 +17,7 @@ class ShardsConfig:
 
     project: Positional[Path] = Path("my-llm")  # the project folder
     shard_tokens: int = 16_777_216  # tokens a file; 16.8M are 34 MB at two bytes each, and that is all the memory used
+    threads: int = 0  # threads that encode; 0 for one a core
     data: str = "main"  # the data run whose documents are encoded
     tokenizer: str = "main"  # the tokenizer run that encodes them
     name: str = "main"  # the run's name
@@ -25,6 +26,8 @@ class ShardsConfig:
         """Raises: ConfigError naming the key."""
         if not 1024 <= self.shard_tokens <= 1 << 30:
             raise ConfigError(f"shard_tokens: {self.shard_tokens} is not between 1024 and {1 << 30}")
+        if self.threads < 0:
+            raise ConfigError(f"threads: {self.threads}; expected 0 (one a core) or more")
 
     def inputs(self) -> dict[str, Path]:
         """Returns what is read, by role."""

@@ -11,16 +11,15 @@ from groundup.base.config import to_toml
 from groundup.base.errors import DataError
 from groundup.base.files import atomic_folder, os_error, sha256, write_json
 from groundup.base.log import Progress, command, progress, quantity
-from groundup.base.records import read_documents
 from groundup.base.runs import open_run, record, unchanged
 from groundup.shards.config import ShardsConfig
 from groundup.tokenizer.encode import Tokenizer, whole
 from groundup.tokenizer.io import load
 
-__all__ = ["main", "write_texts"]
+__all__ = ["main", "write_arrays", "write_texts"]
 
 SHARD_TOKENS = ShardsConfig.shard_tokens
-BATCH = 1 << 20  # characters encoded between two looks at the progress line
+BATCH = 1 << 20  # characters encoded together
 
 
 class _Writer:
@@ -60,25 +59,37 @@ def write_texts(
     shard_tokens: int = SHARD_TOKENS,
     bar: Progress | None = None,
 ) -> dict[str, Any]:
+    """Returns the index of the folder that it writes, as `write_arrays` does. Texts are taken a few at a time."""
+    arrays = (ids for batch in _batches(map(whole, texts)) for ids in tokenizer.encode_batch(batch))
+    return write_arrays(arrays, tokenizer, folder, shard_tokens, bar)
+
+
+def write_arrays(
+    arrays: Iterable[np.ndarray],
+    tokenizer: Tokenizer,
+    folder: Path | str,
+    shard_tokens: int = SHARD_TOKENS,
+    bar: Progress | None = None,
+) -> dict[str, Any]:
     """Returns the index of the folder that it writes: tokens_*.npy, doc_starts.npy and index.json, whole or not at all.
 
-    uint16 where the vocabulary has at most 65,536 ids, else uint32. Texts are taken one by one, never all at once.
+    Each array holds the ids of one document. uint16 where the vocabulary has at most 65,536 ids, else uint32.
     """
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     begin = np.array([tokenizer.eot], dtype)
+    sizes = np.array([len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)], np.int32)
     starts: list[int] = []
     size = tokens = 0
     with atomic_folder(folder) as temporary:
         writer = _Writer(temporary, dtype, shard_tokens)
-        for batch in _batches(map(whole, texts)):
-            for ids in tokenizer.encode_batch(batch):
-                starts.append(tokens)
-                writer.add(begin)
-                writer.add(ids)
-                tokens += 1 + len(ids)
-            size += sum(len(text.encode()) for text in batch)
+        for ids in arrays:
+            starts.append(tokens)
+            writer.add(begin)
+            writer.add(ids)
+            tokens += 1 + len(ids)
+            size += int(sizes[ids].sum())
             if bar:
-                bar.advance(len(batch), f"{quantity(tokens)} tokens")
+                bar.advance(1, f"{quantity(tokens)} tokens")
         writer.flush()
         np.save(temporary / "doc_starts.npy", np.array(starts, np.int64))
         index = {
@@ -131,8 +142,8 @@ def main(config: ShardsConfig) -> None:
             shutil.rmtree(left)
         for split, count in counts.items():
             with progress(f"encoding {split}", count, "documents") as bar:
-                texts = (document.text for document in read_documents(inputs[split]))
-                index = write_texts(texts, tokenizer, run.path / split, config.shard_tokens, bar)
+                arrays = tokenizer.encode_files([inputs[split]], config.threads)
+                index = write_arrays(arrays, tokenizer, run.path / split, config.shard_tokens, bar)
             results[split] = {key: index[key] for key in ("tokens", "bytes", "documents")}
             counted = f"{quantity(index['tokens'])} tokens from {quantity(index['bytes'])} bytes"
             run.log(f"{split}: {index['documents']} documents, {counted}")

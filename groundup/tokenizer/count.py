@@ -10,7 +10,7 @@ import numpy as np
 
 from groundup.base.log import Progress
 from groundup.tokenizer.kernels.split import rules_of, safe_cut
-from groundup.tokenizer.kernels.words import BATCH, SLOT, add_words, count_words, grow, lay_out
+from groundup.tokenizer.kernels.words import MOST, SLOT, add_words, count_words, grow, lay_out
 from groundup.tokenizer.pattern import splitter
 from groundup.tokenizer.texts import Batch, strings
 
@@ -42,8 +42,8 @@ class Words:
 
     def __init__(self) -> None:
         self.used = np.zeros(4, np.int64)  # words, bytes of arena, bytes of all words together, bytes wanted
-        self.shift, self.arena = 64 - 12, np.empty(1 << 12, np.uint8)
-        self.slots = np.zeros((1 << 12, SLOT), np.uint64)
+        self.shift, self.arena = 64 - 13, np.empty(1 << 15, np.uint8)
+        self.slots = np.zeros((1 << 13, SLOT), np.uint64)
 
     def __len__(self) -> int:
         return int(self.used[0])
@@ -59,7 +59,7 @@ class Words:
         """Counts the words between two edges."""
         at = np.array([first, edges[first]], np.int64)
         while not count_words(buffer, edges, last, at, rules, kinds, self.slots, self.shift, self.used, self.arena):
-            self._make_room(BATCH)
+            self._make_room(MOST)
 
     def add(self, other: "Words", least: int = 1) -> None:
         """Adds the words of another table that occur at least so often there."""

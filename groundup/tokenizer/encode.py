@@ -5,16 +5,19 @@ import functools
 import heapq
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
-from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, Sized
+from itertools import accumulate, chain, islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.base.errors import TokenizerError
 from groundup.base.files import text_hash
-from groundup.tokenizer.pattern import blocks, check, splitter
+from groundup.tokenizer.pattern import RULES, blocks, check, splitter
 
 if TYPE_CHECKING:  # NumPy costs 0.1 s to import and `groundup tokenizer encode` has no use for it
     import numpy as np
+
+    from groundup.tokenizer.engine import Engine, Joiner
 
 __all__ = ["EOT", "StreamDecoder", "Tokenizer", "merge", "whole"]
 
@@ -24,6 +27,10 @@ RAW_BYTES = bytes(range(256))
 NEVER = 1 << 62  # the rank of a pair that no merge joins
 SHORT = 48  # symbols: up to here rescanning the word is faster than keeping lists of where each pair stands
 CACHED_WORDS, CACHED_LENGTH = 1 << 18, 64  # bounds of the word cache: about 60 MB at most
+# Compiled code takes half a second to load, and some more seconds the first time on a machine: it must be worth that.
+WORTH_COMPILING = 1 << 21  # characters
+SHORT_TEXT = 200  # characters: up to here the call alone costs more than the encoding
+MANY_IDS = 1 << 16  # ids that are decoded by compiled code
 
 
 def whole(text: str) -> str:
@@ -130,6 +137,13 @@ class Tokenizer:
     Raises: TokenizerError for merges of ids that don't exist yet, a merge given twice, duplicate or empty specials.
     """
 
+    # What only the vocabularies of others have: see foreign.py.
+    labels: Sequence[int] | None = None
+    spare: Mapping[bytes, int] = {}
+    whole_words = False
+    normal: str | None = None
+    _asked = 0  # characters that were to be encoded so far
+
     def __init__(
         self,
         merges: Iterable[Pair],
@@ -193,34 +207,69 @@ class Tokenizer:
         """Returns the id of each byte of the text, before any merge."""
         return whole(text).encode().translate(self._id_of_byte)
 
+    def _normal(self, text: str) -> str:
+        """Returns the text in the normal form that this vocabulary wants; ours want none."""
+        return text
+
     def _stream(self, text: str) -> Iterable[int]:
-        """Yields the ids of a text in which specials are mere characters."""
+        """Yields the ids of a text in which specials are mere characters, without compiled code."""
         if self.pattern == "bytes":
             return self._byte_ids(text)
-        words = chain.from_iterable(map(splitter(self.pattern), blocks(whole(text))))
+        words = chain.from_iterable(
+            map(splitter(self.pattern), blocks(whole(self._normal(text)), pattern=self.pattern))
+        )
         return chain.from_iterable(map(self._words.__getitem__, words))
 
-    def encode_ordinary(self, text: str) -> list[int]:
-        """Returns the ids of a text; the names of specials in it are mere characters. Lone surrogates become U+FFFD.
+    @functools.cached_property
+    def _engine(self) -> "Engine":
+        from groundup.tokenizer.engine import Engine, Vocabulary
 
+        whole_words = self.spare if self.whole_words else {}
+        return Engine(Vocabulary(self.merges, self._id_of_byte, self.labels, whole_words), self.pattern)
+
+    def _worth(self, size: int) -> bool:
+        """Returns whether a text of `size` characters is encoded by compiled code: once so much was asked for that loading
+        it pays, and then for all but the shortest texts.
+        """
+        if self.pattern not in RULES:
+            return False
+        self._asked += size
+        return size > SHORT_TEXT and ("_engine" in self.__dict__ or self._asked > WORTH_COMPILING)
+
+    def encode_ordinary(self, text: str, max_tokens: int | None = None) -> list[int]:
+        """Returns the ids of a text, the first `max_tokens` at most; the names of specials in it are mere characters.
+
+        Lone surrogates become U+FFFD.
         Equal to: groundup.tokenizer.plain.encode
         """
-        return list(self._stream(text))
+        if max_tokens is not None:
+            return list(islice(self._stream(text), max_tokens))
+        return self.encode_batch([text])[0].tolist() if self._worth(len(text)) else list(self._stream(text))
 
-    def encode(self, text: str, allowed_special: Set[str] | Literal["all"] = frozenset()) -> list[int]:
+    def encode(
+        self,
+        text: str,
+        allowed_special: Set[str] | Literal["all"] = frozenset(),
+        disallowed_special: Set[str] | Literal["all"] = frozenset(),
+        max_tokens: int | None = None,
+    ) -> list[int]:
         """Returns the ids of a text; of the specials' names in it, only those allowed become their special ids.
 
-        Raises: TokenizerError for an allowed special that doesn't exist.
+        The others are mere characters, unless they are disallowed ("all": those that aren't allowed).
+        Raises: TokenizerError for an allowed special that doesn't exist, and for a text that holds a disallowed one.
         """
         allowed = self.specials.keys() if allowed_special == "all" else allowed_special
+        refused = self.specials.keys() - allowed if disallowed_special == "all" else disallowed_special
+        if refused and (found := self._special_splitter(frozenset(refused)).search(text)):
+            raise TokenizerError(
+                f"the text holds the special token {found[0]} at character {found.start()}, which isn't allowed"
+            )
         if not allowed:
-            return self.encode_ordinary(text)
+            return self.encode_ordinary(text, max_tokens)
         ids: list[int] = []
         for i, part in enumerate(self._special_splitter(frozenset(allowed)).split(text)):
-            if i % 2:
-                ids.append(self.specials[part])
-            else:
-                ids.extend(self._stream(part))
+            room = None if max_tokens is None else max_tokens - len(ids)
+            ids += [self.specials[part]][:room] if i % 2 else self.encode_ordinary(part, room)
         return ids
 
     @functools.lru_cache(maxsize=16)  # noqa: B019 - a tokenizer lives as long as the process, and the cache is small
@@ -229,13 +278,48 @@ class Tokenizer:
             self.special(name)
         return re.compile("(" + "|".join(map(re.escape, sorted(allowed, key=len, reverse=True))) + ")")
 
-    def encode_batch(self, texts: Iterable[str]) -> list["np.ndarray"]:
-        """Returns one int32 array of ids for each text, as `encode_ordinary` would."""
+    def encode_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Returns the ids of a text as `encode_ordinary` does, and the characters (start, end) that each belongs to.
+
+        Tokens that share a character both name it. Where a vocabulary has a normal form, it is that text's characters.
+        """
+        ids = self.encode_ordinary(text)
+        character = [i for i, c in enumerate(whole(self._normal(text))) for _ in c.encode()]
+        ends = list(accumulate(len(self._bytes[token]) for token in ids))
+        return ids, [(character[start], character[end - 1] + 1) for start, end in zip([0, *ends], ends, strict=False)]
+
+    def encode_batch(self, texts: Iterable[str], threads: int = 1) -> list["np.ndarray"]:
+        """Returns one int32 array of ids for each text, as `encode_ordinary` would; `threads` 0 means one a core."""
         import numpy as np
 
+        texts = list(texts)
         if self.pattern == "bytes":
             return [np.frombuffer(self._byte_ids(text), np.uint8).astype(np.int32) for text in texts]
+        if texts and self._worth(sum(map(len, texts))):
+            from groundup.tokenizer.count import threads_here
+            from groundup.tokenizer.texts import pack
+
+            return self._engine.encode(pack([self._normal(text) for text in texts]), threads or threads_here())
         return [np.fromiter(self._stream(text), np.int32) for text in texts]
+
+    def encode_files(
+        self, paths: Iterable[Path | str], threads: int = 0, invalid: str = "strict"
+    ) -> Iterator["np.ndarray"]:
+        """Yields one int32 array of ids for each text of the files and folders, as `texts.read_batches` finds them.
+
+        Memory: a batch of texts and its ids, or one text's ids where that is more.
+        """
+        from groundup.tokenizer.count import threads_here
+        from groundup.tokenizer.texts import batches, find_texts, read_batches, strings
+
+        corpus = (batch for path in find_texts(map(Path, paths)) for batch in read_batches(path, invalid))
+        if self.pattern not in RULES:
+            for text in strings(corpus):
+                yield from self.encode_batch([text])
+        elif self.normal:
+            yield from self._engine.stream(batches(map(self._normal, strings(corpus))), threads or threads_here())
+        else:
+            yield from self._engine.stream(corpus, threads or threads_here())
 
     def token_bytes(self, token: int) -> bytes:
         """Returns the bytes of a token (a special's are its name's). Raises: TokenizerError for an id out of range."""
@@ -243,19 +327,40 @@ class Tokenizer:
             return self._bytes[token]
         raise TokenizerError(f"id {token} is out of range: this vocabulary has ids 0 to {len(self._bytes) - 1}")
 
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+    @functools.cached_property
+    def _joiner(self) -> "Joiner":
+        from groundup.tokenizer.engine import Joiner
+
+        return Joiner(self._bytes)
+
+    def decode_bytes(self, ids: "Iterable[int] | np.ndarray") -> bytes:
         """Returns the bytes that the ids stand for. Raises: TokenizerError for an id out of range."""
-        ids, table = list(ids), self._bytes
+        if len(many := ids if isinstance(ids, Sized) else list(ids)) > MANY_IDS:
+            return self._joined(many).tobytes()
+        ids, table = list(many), self._bytes  # type: ignore[call-overload]
         if ids and not (min(ids) >= 0 and max(ids) < len(table)):
             self.token_bytes(int(next(i for i in ids if not 0 <= i < len(table))))
         return b"".join([table[i] for i in ids])
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def _joined(self, ids: Any) -> "np.ndarray":
+        """Returns the same as an array, by compiled code."""
+        import numpy as np
+
+        array = np.ascontiguousarray(ids)
+        if array.dtype.kind not in "iu":
+            array = array.astype(np.int64)
+        if (stranger := self._joiner.stranger(array)) is not None:
+            self.token_bytes(stranger)
+        return self._joiner.join(array)
+
+    def decode(self, ids: "Iterable[int] | np.ndarray") -> str:
         """Returns the text of the ids; bytes that aren't UTF-8 become U+FFFD.
 
         Raises: TokenizerError for an id out of range.
         Equal to: groundup.tokenizer.plain.decode
         """
+        if isinstance(ids, Sized) and len(ids) > MANY_IDS:
+            return str(self._joined(ids).data, "utf-8", "replace")
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
 

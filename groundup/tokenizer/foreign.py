@@ -38,6 +38,8 @@ class Foreign(Tokenizer):
     Raises: TokenizerError as Tokenizer does, and for two tokens of one id.
     """
 
+    labels: Sequence[int]
+
     def __init__(
         self,
         merges: Iterable[Pair],
@@ -81,8 +83,8 @@ class Foreign(Tokenizer):
         made = [self.pattern, list(self.byte_order), self.merges, self.specials]
         return text_hash(json.dumps([*made, self.labels, spare, self.whole_words, self.normal]))
 
-    def _stream(self, text: str) -> Iterable[int]:
-        return super()._stream(text if self.normal is None else unicodedata.normalize(self.normal, text))  # type: ignore[arg-type]
+    def _normal(self, text: str) -> str:
+        return text if self.normal is None else unicodedata.normalize(self.normal, text)  # type: ignore[arg-type]
 
 
 class _Words(dict[str, Sequence[int]]):

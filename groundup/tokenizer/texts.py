@@ -11,7 +11,7 @@ from groundup.base.errors import ConfigError, DataError
 from groundup.base.files import open_text, os_error, read_jsonl
 from groundup.tokenizer.encode import whole
 
-__all__ = ["INVALID", "Batch", "batches", "find_texts", "pack", "read_batches", "strings"]
+__all__ = ["INVALID", "Batch", "batches", "find_texts", "pack", "pack_bytes", "read_batches", "strings"]
 
 BATCH_BYTES = 16 << 20
 PADDING = 64  # bytes after the text that a kernel may read
@@ -34,9 +34,13 @@ class Batch(NamedTuple):
 def pack(texts: Sequence[str]) -> Batch:
     """Returns the texts as one batch."""
     try:
-        parts = [text.encode() for text in texts]
+        return pack_bytes([text.encode() for text in texts])
     except UnicodeEncodeError:
-        parts = [whole(text).encode() for text in texts]
+        return pack_bytes([whole(text).encode() for text in texts])
+
+
+def pack_bytes(parts: Sequence[bytes]) -> Batch:
+    """Returns UTF-8 as one batch."""
     edges = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([len(part) for part in parts], out=edges[1:])
     return Batch(np.frombuffer(b"".join([*parts, bytes(PADDING)]), np.uint8), edges)

@@ -1,20 +1,25 @@
-"""Encoding and decoding: exact, safe with specials, linear in hostile input; ids equal to tiktoken's GPT-2."""
+"""Encoding and decoding: exact, safe with specials, the same compiled or not; ids equal to tiktoken's GPT-2."""
 
+import functools
+import os
 import random
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.base.errors import TokenizerError
-from groundup.tokenizer import encode
+from groundup.base.errors import DataError, TokenizerError
+from groundup.base.files import write_jsonl
+from groundup.base.records import Document, write_documents
+from groundup.tokenizer import encode, engine
 from groundup.tokenizer.chat import DEFAULT_SPECIALS
 from groundup.tokenizer.encode import StreamDecoder, Tokenizer
 from groundup.tokenizer.io import read_merges
 from groundup.tokenizer.pattern import PATTERNS
+from groundup.tokenizer.texts import Batch, pack
 from groundup.tokenizer.train import train
 
 TEXT = "The cat sat on the mat. The dog sat on the log; it's 12 — naïve café, 漢字 and 🙂🙂 emoji.\n\n  def f(x):\n"
@@ -151,53 +156,142 @@ def test_the_word_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, tokenizer._words)) <= encode.CACHED_LENGTH
 
 
-HOSTILE = {
-    "one letter": "a" * 300_000,
-    "two letters": "ab" * 150_000,
-    "one random word": "".join(random.Random(0).choices("abcdefgh", k=300_000)),
-    "spaces": " " * 300_000,
-    "line feeds": "\n" * 300_000,
-    "joined emoji": "🙂\u200d" * 75_000,
-    "signs": "!?" * 150_000,
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-@pytest.mark.parametrize("pattern", ["qwen2", "gpt2"])
-def test_hostile_text_takes_linear_time(kind: str, pattern: str) -> None:
-    """Five times the text takes about five times as long; a quadratic merge would take twenty-five times."""
-    text = HOSTILE[kind]
-    tokenizer = train([text[:2000]], 256 + 20 if kind == "one random word" else 256 + 8, pattern, specials=())
-    tokenizer.encode(text[:1000])
-
-    def seconds(part: str) -> float:
-        start = time.thread_time()
-        assert tokenizer.decode(tokenizer.encode(part)) == part
-        return time.thread_time() - start
-
-    small, large = min(seconds(text[:60_000]) for _ in range(2)), seconds(text)
-    assert large < 3.0
-    assert large < 12 * small + 0.1
-
-
-def test_gpt2_ids_equal_tiktoken(gpt2: Tokenizer, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def theirs(data_dir: Path) -> Any:
+    """tiktoken's own GPT-2, from the same two files."""
     import tiktoken
     from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # local files need no copy
+    os.environ["TIKTOKEN_CACHE_DIR"] = ""  # local files need no copy
     folder = data_dir / "tokenizer"
     ranks = data_gym_to_mergeable_bpe_ranks(str(folder / "gpt2-vocab.bpe"), str(folder / "gpt2-encoder.json"))
-    theirs = tiktoken.Encoding(
-        "gpt2", pat_str=PATTERNS["gpt2"] or "", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256}
-    )
+    return tiktoken.Encoding("gpt2", pat_str=PATTERNS["gpt2"] or "", mergeable_ranks=ranks,
+                             special_tokens={"<|endoftext|>": 50256})  # fmt: skip
+
+
+def fast(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer, with compiled code for every text longer than some characters."""
+    tokenizer._asked = encode.WORTH_COMPILING
+    return tokenizer
+
+
+def test_gpt2_ids_equal_tiktoken(gpt2: Tokenizer, theirs: Any, data_dir: Path) -> None:
     assert gpt2.vocab_size == theirs.n_vocab == 50257
     assert gpt2.eot == 50256
     texts = [path.read_text(encoding="utf-8") for path in sorted((data_dir / "text").glob("*.txt"))]
-    texts = [text[:300_000] for text in texts] + [TEXT, "\ud800", "a" * 5000, " \n" * 500, "🙂\u200d" * 300]
+    texts = [text[:200_000] for text in texts] + [TEXT, "\ud800", "a" * 5000, " \n" * 500, "🙂\u200d" * 300]
     for text in texts:
-        assert gpt2.encode(text) == theirs.encode_ordinary(text)
-        assert gpt2.encode(text + "<|endoftext|>", "all") == theirs.encode(
-            text + "<|endoftext|>", allowed_special="all"
-        )
-    ids = [random.Random(1).randrange(50257) for _ in range(2000)]
+        expected = theirs.encode_ordinary(text)
+        assert list(gpt2._stream(text)) == expected
+        assert fast(gpt2).encode(text) == expected
+        whole = text + "<|endoftext|>"
+        assert gpt2.encode(whole, "all") == theirs.encode(whole, allowed_special="all")
+    ids = [random.Random(1).randrange(50257) for _ in range(200_000)]
     assert gpt2.decode_bytes(ids) == theirs.decode_bytes(ids)
+    assert gpt2.decode(np.array(ids)) == theirs.decode(ids)
+
+
+@pytest.mark.slow
+def test_gpt2_ids_equal_tiktoken_on_all_data(gpt2: Tokenizer, theirs: Any, data_dir: Path) -> None:
+    """Every file of the data, packed ones as the bytes they are: what isn't UTF-8 becomes U+FFFD."""
+    for path in sorted(p for p in data_dir.rglob("*") if p.is_file()):
+        text = path.read_bytes()[:8_000_000].decode("utf-8", "replace")
+        assert gpt2.encode_batch([text], 2)[0].tolist() == theirs.encode_ordinary(text), path
+
+
+@pytest.mark.parametrize("pattern", [name for name in PATTERNS if name != "bytes"])
+@given(texts=st.lists(st.one_of(st.text(st.sampled_from("abcs' .\n1é🙂")), st.text()), max_size=5))
+@settings(deadline=None)
+def test_compiled_code_gives_the_same_ids(pattern: str, texts: list[str]) -> None:
+    tokenizer = trained(pattern)
+    engine = tokenizer._engine
+    expected = [list(tokenizer._stream(text)) for text in texts]
+    assert [ids.tolist() for ids in engine.encode(pack(texts))] == (expected if texts else [])
+    joined = Batch(*pack(texts)[:2], joined=True)
+    if texts:
+        again = list(engine.stream([pack(texts), joined, pack(texts)], 2))
+        seam = [*expected[:-1], expected[-1] + expected[0], *expected[1:]]
+        assert [ids.tolist() for ids in again] == expected + seam
+
+
+@functools.cache
+def trained(pattern: str) -> Tokenizer:
+    return train([TEXT * 2, "antidisestablishmentarianism " * 3, "aaaaaaaa abababab"], 330, pattern)
+
+
+def test_threads_change_no_id(gpt2: Tokenizer, data_dir: Path) -> None:
+    texts = [path.read_text(encoding="utf-8") for path in sorted((data_dir / "text").glob("*.txt"))]
+    texts = [texts[0] * 3, "", "short", texts[1][:100_000], *texts[2].split("\n")[:500]]
+    alone = fast(gpt2).encode_batch(texts, 1)
+    for threads in (2, 3, 0):
+        assert all(map(np.array_equal, alone, gpt2.encode_batch(texts, threads)))
+    assert alone[2].tolist() == list(gpt2._stream("short"))
+
+
+def test_what_a_bench_remembers_is_bounded_and_never_wrong(gpt2: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "LARGEST", 14)
+    monkeypatch.setattr(engine, "ARENA", 1 << 15)
+    rng = random.Random(0)
+    text = "".join(
+        " " + "".join(rng.choices("abcdefgéz漢", k=rng.choice([2, 5, 9, 16, 24, 70]))) for _ in range(30_000)
+    )
+    made = engine.Engine(gpt2._engine.vocabulary, "gpt2")
+    for _ in range(2):
+        assert made.encode(pack([text]))[0].tolist() == list(gpt2._stream(text))
+    (bench,) = made._benches
+    assert len(bench.table) <= 1 << 14
+    assert len(bench.arena) < 1 << 18
+
+
+def test_offsets_are_characters() -> None:
+    tokenizer = train([TEXT * 2], 300)
+    for text in (TEXT, "", "é", "a🙂b", "\ud800x"):
+        ids, offsets = tokenizer.encode_offsets(text)
+        assert ids == tokenizer.encode_ordinary(text)
+        assert len(ids) == len(offsets)
+        for token, (start, end) in zip(ids, offsets, strict=True):
+            assert tokenizer.token_bytes(token) in encode.whole(text)[start:end].encode()
+    assert Tokenizer([]).encode_offsets("aé")[1] == [(0, 1), (1, 2), (1, 2)]
+
+
+def test_truncation_reads_no_further(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(TEXT + "<|end|>x", "all")
+    for most in (0, 1, 5, len(ids) - 1, len(ids), 10**9):
+        assert tokenizer.encode(TEXT + "<|end|>x", "all", max_tokens=most) == ids[:most]
+        assert tokenizer.encode(TEXT, max_tokens=most) == tokenizer.encode(TEXT)[:most]
+
+
+def test_disallowed_specials_are_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(TokenizerError, match=r"the special token <\|end\|> at character 1, which isn't allowed"):
+        tokenizer.encode("a<|end|>", disallowed_special="all")
+    with pytest.raises(TokenizerError, match=r"<\|user\|> at character 8"):
+        tokenizer.encode("a<|end|><|user|>", {"<|end|>"}, disallowed_special="all")
+    assert tokenizer.encode("a<|end|>", "all", disallowed_special="all")[-1] == tokenizer.special("<|end|>")
+    assert tokenizer.encode("a<|end|>", disallowed_special={"<|user|>"}) == tokenizer.encode_ordinary("a<|end|>")
+
+
+def test_files_are_encoded_text_by_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groundup.tokenizer.texts.BATCH_BYTES", 300)
+    (tmp_path / "a.txt").write_text(TEXT * 20, encoding="utf-8")
+    write_jsonl(tmp_path / "b.jsonl.zst", [{"text": "one"}, {"text": ""}, {"text": TEXT}])
+    write_documents(tmp_path / "c.parquet", [Document("1", "three"), Document("2", "é")])
+    expected = [TEXT * 20, "one", "", TEXT, "three", "é"]
+    for pattern in ("gpt2", "o200k", "bytes", r"regex:\w+|\s"):
+        tokenizer = train([TEXT * 2], 290, pattern)
+        for threads in (1, 2):
+            arrays = list(tokenizer.encode_files([tmp_path], threads))
+            assert [tokenizer.decode(ids) for ids in arrays] == expected
+            assert [ids.tolist() for ids in arrays] == [tokenizer.encode_ordinary(text) for text in expected]
+    with pytest.raises(DataError, match="absent"):
+        list(tokenizer.encode_files([tmp_path / "absent"]))
+
+
+def test_many_ids_are_decoded_as_few_are(tokenizer: Tokenizer) -> None:
+    ids = np.array([random.Random(0).randrange(330) for _ in range(encode.MANY_IDS + 10)], np.int32)
+    few = b"".join(tokenizer.token_bytes(int(i)) for i in ids)
+    for kind in (ids, ids.astype(np.uint16), ids.tolist()):
+        assert tokenizer.decode_bytes(kind) == few
+        assert tokenizer.decode(kind) == few.decode("utf-8", "replace")
+    for stranger in (330, -1):
+        with pytest.raises(TokenizerError, match=f"id {stranger} is out of range"):
+            tokenizer.decode(np.append(ids, stranger))

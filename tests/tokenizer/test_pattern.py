@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
 from groundup.base.errors import TokenizerError
-from groundup.tokenizer.kernels.split import PADDING, ends, rules_of, safe_cut
+from groundup.tokenizer.kernels.blocks import ends, ends_slowly
+from groundup.tokenizer.kernels.split import PADDING, rules_of, safe_cut
 from groundup.tokenizer.pattern import PATTERNS, RULES, blocks, splitter
 
 CUT = [name for name, pattern in PATTERNS.items() if pattern is not None]
@@ -32,8 +33,11 @@ def padded(text: str) -> tuple[np.ndarray, int]:
 def compiled(name: str, text: str) -> list[str]:
     """The pieces that the compiled splitter cuts."""
     buffer, size = padded(text)
-    found, (rules, kinds) = np.empty(size, np.int64), rules_of(name)
-    edges = [0, *found[: ends(buffer, 0, size, rules, kinds, found)].tolist()]
+    found, slow, (rules, kinds) = np.empty(size, np.int64), np.empty(size, np.int64), rules_of(name)
+    count = ends(buffer, 0, size, rules, kinds, found)
+    assert ends_slowly(buffer, 0, size, rules, kinds, slow) == count
+    assert np.array_equal(found[:count], slow[:count])  # blocks and the state machine agree
+    edges = [0, *found[:count].tolist()]
     raw = text.encode()
     return [raw[start:end].decode() for start, end in itertools.pairwise(edges)]
 

@@ -209,7 +209,9 @@ def merge_pairs(
             return False
         left, right = np.int64(keys[pair] >> np.uint64(32)), np.int64(keys[pair] & np.uint64(0xFFFFFFFF))
         if left == right and size > 1 and places[begins] > places[begins + size - 1]:
-            places[begins : begins + size] = places[begins : begins + size][::-1].copy()  # "aaa" joins from the left
+            for k in range(size // 2):  # "aaa" joins from the left
+                low, high = begins + k, begins + size - 1 - k
+                places[low], places[high] = places[high], places[low]
         new, ends = first + state[LEARNT], (lengths[left], lengths[left] + lengths[right])
         noted, after = join(pair, new, ends, cells, weights, keys, totals, spans, places, notes, ahead, behind, pairs)
         totals[pair] = 0

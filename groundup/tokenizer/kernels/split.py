@@ -10,7 +10,7 @@ from groundup.tokenizer.kernels.machine import kernel, load8, load16, part, word
 from groundup.tokenizer.kernels.unicode import LETTER, LOWER, MARK, NEWLINE, NUMBER, SIGN, SPACE, UPPER, table
 from groundup.tokenizer.pattern import RULES
 
-__all__ = ["PADDING", "ends", "next_piece", "rules_of", "safe_cut", "valid"]
+__all__ = ["LEAD", "PADDING", "contraction", "kind_at", "next_piece", "rules_of", "safe_cut", "valid"]
 
 PADDING = 64
 LEAD = 4  # bits of the rules: contractions in the lowest two, then LEAD, then the digits
@@ -76,7 +76,7 @@ def contraction(text, i, n, any_case):
     return 0
 
 
-@part
+@kernel
 def white(text, i, n, kinds, lines_apart):
     """Returns the end of a piece of white space: after the last line end, or else before the last character."""
     j, last, line_end, count = i, i, 0, 0
@@ -113,7 +113,7 @@ def cased(text, i, n, kinds):
     return both, j
 
 
-@part
+@kernel
 def cased_word(text, i, n, kinds):
     """Returns the end of o200k's word at byte i, what leads it and the contraction behind it included; i if none."""
     found = kind_at(text, i, kinds)
@@ -193,23 +193,12 @@ def next_gpt4(text, i, n, rules, kinds):
     return j
 
 
-@part
+@kernel
 def next_piece(text, i, n, rules, kinds):
     """Returns the end of the piece that begins at byte i of n."""
     if rules & LEAD:
         return next_gpt4(text, i, n, rules, kinds)
     return next_gpt2(text, i, n, rules, kinds)
-
-
-@kernel
-def ends(buffer, start, stop, rules, kinds, out):
-    """Writes the end of each piece of buffer[start:stop] into `out`; returns how many there are."""
-    text, table, count = buffer.ctypes.data, kinds.ctypes.data, 0
-    while start < stop:
-        start = next_piece(text, start, stop, rules, table)
-        out[count] = start
-        count += 1
-    return count
 
 
 @kernel
@@ -247,7 +236,7 @@ def valid(buffer, start, stop):
     return stop
 
 
-@part
+@kernel
 def solid(text, i, kinds):
     """Returns whether the byte i belongs to a character that is neither white space nor a slash."""
     while load8(text, i) & 0xC0 == 0x80:

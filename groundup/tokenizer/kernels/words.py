@@ -7,13 +7,14 @@ length, and its bytes are compared one by one: two words are never taken for one
 
 import numpy as np
 
+from groundup.tokenizer.kernels.blocks import BLOCK, pieces, rooms
 from groundup.tokenizer.kernels.machine import kernel, load8, load64, part, prefetch, store64, word64
-from groundup.tokenizer.kernels.split import next_piece
 
-__all__ = ["BATCH", "MIXER", "SLOT", "add_words", "count_words", "grow", "key_of", "lay_out", "same"]
+__all__ = ["BATCH", "MIXER", "MOST", "SLOT", "add_words", "count_words", "grow", "key_of", "lay_out", "same"]
 
 SLOT = 4
-BATCH = 512  # words looked at together: their slots are on the way from memory while the next are still being cut
+BATCH = 256  # words looked at together: their slots are on the way from memory while the keys of the next are made
+MOST = BLOCK + 16  # words that `pieces` can give at once
 MIXER, SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 ALL, LONG = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFF << 56)
 EMPTY = np.uint64(0)
@@ -95,28 +96,26 @@ def count_words(buffer, edges, last, at, rules, kinds, table, shift, used, arena
     Returns False if it stopped for want of room: at[0] and at[1] say where, used[3] how many bytes of arena it takes.
     """
     text, kinds_, table_, arena_ = buffer.ctypes.data, kinds.ctypes.data, table.ctypes.data, arena.ctypes.data
-    ends, keys = np.empty(BATCH + 1, np.int64), np.empty((BATCH, 2), np.uint64)
+    ends, flags, starts, again = rooms()
+    keys = np.empty((BATCH, 2), np.uint64)
     most = (1 << (64 - shift)) // 2
     while at[0] < last:
-        ends[0], stop, count, edge = at[1], edges[at[0] + 1], 0, at[0]
-        while count < BATCH:
-            if ends[count] >= stop:
-                edge += 1
-                if edge == last:
-                    break
-                stop = edges[edge + 1]
-                continue
-            ends[count + 1] = next_piece(text, ends[count], stop, rules, kinds_)
-            count += 1
-        used[3] = ends[count] - ends[0] + 8 * count
-        if used[0] + count > most or used[1] + used[3] > len(arena):
-            return False
-        for k in range(count):
-            keys[k, 0], keys[k, 1] = key_of(text, ends[k], ends[k + 1] - ends[k])
-            prefetch(table_ + 8 * SLOT * place_of(keys[k, 0], keys[k, 1], shift))
-        for k in range(count):
-            tally(text, ends[k], keys[k, 0], keys[k, 1], np.uint64(1), table_, shift, used, arena_)
-        at[0], at[1] = edge, ends[count]
+        stop = edges[at[0] + 1]
+        if at[1] < stop:
+            count = pieces(buffer, at[1], stop, rules, kinds_, ends, flags, starts, again)
+            used[3] = ends[count] - ends[0] + 8 * count
+            if used[0] + count > most or used[1] + used[3] > len(arena):
+                return False
+            for first in range(0, count, BATCH):
+                size = min(BATCH, count - first)
+                for k in range(size):
+                    keys[k, 0], keys[k, 1] = key_of(text, ends[first + k], ends[first + k + 1] - ends[first + k])
+                    prefetch(table_ + 8 * SLOT * place_of(keys[k, 0], keys[k, 1], shift))
+                for k in range(size):
+                    tally(text, ends[first + k], keys[k, 0], keys[k, 1], np.uint64(1), table_, shift, used, arena_)
+            at[1] = ends[count]
+        if at[1] >= stop:
+            at[0] += 1
     return True
 
 
