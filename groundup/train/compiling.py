@@ -44,7 +44,7 @@ def choose(choice: str, model: Transformer, step: Callable[[], object], steps: i
             write_json(file, resolved | {"compile": found})
     found = here.share(found)
     if found and not _compiled(model):
-        if why := _impossible(here.device):
+        if why := _impossible(model, here.device):
             raise ConfigError(f"train.compile: {why}; use --train.compile off")
         compile_blocks(model, here.device)
     return found
@@ -56,7 +56,7 @@ def _auto(model: Transformer, step: Callable[[], object], steps: int, run: Run, 
     step()  # a first step takes longer than others: if the run is short by it, it is short
     if not worth_it(steps * (time.perf_counter() - started)) or not worth_it(steps * (eager_s := _seconds(step))):
         return False
-    if why := _impossible(here.device):
+    if why := _impossible(model, here.device):
         run.log(f"not compiled: {why}")
         return False
     run.log(f"compiling (the run would take about {duration(steps * eager_s)} without)")
@@ -99,8 +99,10 @@ def _undo(model: Transformer) -> None:
         block._compiled_call_impl = None
 
 
-def _impossible(device: torch.device) -> str:
+def _impossible(model: Transformer, device: torch.device) -> str:
     """Returns why nothing can be compiled here, or ""."""
+    if model.config.experts > 1:
+        return "each expert has as many tokens as the router sends it, so the shapes vary"
     if device.type == "mps":
         return "torch.compile isn't ready for mps"
     if device.type == "cpu" and not shutil.which(os.environ.get("CXX") or "g++") and not shutil.which("clang++"):

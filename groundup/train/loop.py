@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,6 +111,7 @@ class Loop:
         """Returns what a checkpoint saved, after taking weights, optimisers and step from it."""
         saved = load_checkpoint(folder, self.model, self.optimizers, self.average)
         self.done, self.last, self.best = saved["step"], saved["last"], saved["best"]
+        self.window = Window(**saved["window"])
         return saved
 
     def state(self) -> dict[str, Any]:
@@ -122,7 +124,7 @@ class Loop:
             "schedule": {"kind": config.schedule, "steps": config.steps, "scale": scale, "lr": config.lr * scale},
             "precision": self.precision, "config_hash": self.run.info.get("config_hash"),
             "bad_steps": self.bad_steps, "bad_in_row": self.bad_in_row, "rollbacks": self.rollbacks,
-            "best": self.best, "last": self.last,
+            "best": self.best, "last": self.last, "window": asdict(self.window),
         }  # fmt: skip
 
     def checkpoint(self) -> None:
@@ -227,7 +229,6 @@ class Loop:
         self.say(f"step {self.done}: loss or gradient isn't finite; back to {found.name}, on with the next batch")
         self.restore(found)
         self.rollbacks.append(back)
-        self.window = Window()
         if self.world.main:
             self.run.truncate_metrics(self.done)
 

@@ -4,6 +4,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,20 +13,24 @@ from torch import nn
 __all__ = ["MemoryMeter", "Window", "gradient_norms", "parameter_hash"]
 
 
+@dataclass
 class Window:
     """What has happened since the last row: sums of loss and of the loss function's own metrics, tokens, seconds."""
 
-    def __init__(self) -> None:
-        self.loss = self.count = self.tokens = self.seconds = 0.0
-        self.steps = 0
-        self.extra: dict[str, float] = {}
+    loss: float = 0.0
+    count: float = 0.0
+    tokens: float = 0.0
+    seconds: float = 0.0
+    steps: int = 0
+    extra: dict[str, float] = field(default_factory=dict)
 
     def add(self, loss: float, count: float, tokens: float, seconds: float, extra: Mapping[str, float]) -> None:
-        """Adds a step: its summed loss over `count` scored tokens, the tokens read, and its other metrics."""
+        """Adds a step: its summed loss over `count` scored tokens, the tokens read, and its other metrics that are finite."""
         self.loss, self.count, self.tokens = self.loss + loss, self.count + count, self.tokens + tokens
         self.seconds, self.steps = self.seconds + seconds, self.steps + 1
         for key, value in extra.items():
-            self.extra[key] = self.extra.get(key, 0.0) + float(value)
+            if math.isfinite(value):
+                self.extra[key] = self.extra.get(key, 0.0) + float(value)
 
     def row(self) -> dict[str, float]:
         """Returns {"loss", "tokens_per_s", ...}: the loss per scored token (NaN if there is none), the other metrics per step."""

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from groundup.base import runs
 from groundup.base.runs import Run, checkpoints
 from groundup.cli import main
 from groundup.model import weights
@@ -153,7 +156,15 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert "context of at most" in fails(
         groundup, "pretrain", project, "--model.context", "65536", "--train.batch-tokens", "65536"
     )
-    assert "train.lr" in fails(groundup, "pretrain", project, *SMALL, "--train.lr", "-1")
+    for rate in ("0", "-1"):
+        assert "train.lr: expected a number above 0" in fails(groundup, "pretrain", project, *SMALL, "--train.lr", rate)
+    large = fails(groundup, "pretrain", project, *SMALL, "--train.batch-tokens", "32000")
+    assert re.search(
+        r"a step of 1000 rows of 32 is more than the whole training text, which has (\d+); take at most", large
+    )
+    assert "8 rows can't be halved 4 times" in fails(
+        groundup, "pretrain", project, *SMALL, "--train.ramp.doublings", "4"
+    )
     assert "leave it out" in fails(groundup, "pretrain", project, *SMALL, "--model.vocab-size", "300")
     save(Tokenizer([(97, 98)], ("<|endoftext|>",), "qwen2"), project / "02-tokenizer" / "main" / "tokenizer.json")
     assert "run `groundup shards` again" in fails(groundup, "pretrain", project, *SMALL)
@@ -211,6 +222,87 @@ def test_a_tiny_heldout_text_is_no_obstacle(make_project: Callable[..., Path], g
     project = make_project(heldout=0)
     said = groundup("pretrain", project, *SMALL, "--train.steps", "2")[1]
     assert "held-out" not in said.splitlines()[-2]
+    assert "03-shards/main/heldout: no held-out text, so no loss is measured on it" in said
+
+
+def unfinished(project: Path) -> Run:
+    """Makes a run look as if it had been killed before its end."""
+    run = Run(project / "05-pretrain" / "main")
+    (run.path / "run.json").write_text(json.dumps(run.info | {"status": "running"}))
+    shutil.rmtree(checkpoints(run.path)[-1])
+    return run
+
+
+def test_an_unfinished_run_is_not_lost_to_a_changed_config(project: Path, groundup: Say) -> None:
+    words = [
+        "pretrain",
+        project,
+        *SMALL,
+        "--train.steps",
+        "12",
+        "--train.checkpoint.every",
+        "4",
+        "--train.ramp.doublings",
+        "1",
+    ]
+    assert groundup(*words)[0] == 0
+    run = unfinished(project)
+    before = run.results["parameter_hash"]
+    changed = [*words, "--train.batch-tokens", "512", "--train.lr", "1e-3"]
+    error = fails(groundup, *changed)
+    assert (
+        "unfinished (step 8) and was begun with other values: train.batch_tokens 256 -> 512, train.lr 0.003 -> 0.001"
+        in error
+    )
+    assert "--allow-change train.batch_tokens,train.lr" in error
+    said = groundup(*changed, "--allow-change", "train.batch_tokens,train.lr", "--train.log-every", "2")[1]
+    assert "continuing from step_000008" in said
+    assert run.info["changes"][0]["keys"]["train.lr"] == [0.003, 0.001]
+    progress = json.loads((checkpoints(run.path)[-1] / "state" / "progress.json").read_text())
+    assert progress["samples"] == 2 * 4 + 6 * 8 + 4 * 16, "the next sample is the next one, whatever the batch was"
+    assert run.results["parameter_hash"] != before
+    unfinished(project)
+    said = groundup(*words, "--fresh")[1]
+    assert "made anew, as --fresh asks" in said
+    assert run.results["parameter_hash"] == before
+
+
+def test_an_altered_token_file_is_named_and_not_learned_from(project: Path, groundup: Say) -> None:
+    file = project / "03-shards" / "main" / "train" / "tokens_00000.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert f"{file}: altered since it was written" in fails(groundup, "pretrain", project, *SMALL, "--train.steps", "2")
+
+
+def test_permission_lost_keeps_the_last_checkpoint(
+    project: Path, groundup: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["pretrain", project, *SMALL, "--train.steps", "12", "--train.checkpoint.every", "4"]
+    make = runs.atomic_folder
+
+    def refuse(path: Path) -> Any:
+        if path.name == "step_000008":
+            raise PermissionError(13, "Permission denied", str(path))
+        return make(path)
+
+    monkeypatch.setattr(runs, "atomic_folder", refuse)
+    assert "no permission; choose another folder or change the rights" in fails(groundup, *words)
+    assert [c.name for c in checkpoints(project / "05-pretrain" / "main")] == ["step_000004"]
+
+
+def test_tensorboard_reads_what_is_written(project: Path, groundup: Say) -> None:
+    groundup(
+        "pretrain", project, *SMALL, "--train.steps", "4", "--train.log-every", "2", "--train.track.to", "tensorboard"
+    )
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(project / "05-pretrain" / "main" / "tensorboard"))
+    events.Reload()
+    rows = [row for row in Run(project / "05-pretrain" / "main").metrics() if "loss" in row]
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [
+        (r["step"], pytest.approx(r["loss"], rel=1e-5)) for r in rows
+    ]
 
 
 def test_documents_may_be_kept_apart(project: Path, groundup: Say) -> None:
