@@ -88,6 +88,7 @@ def random_text(seed: int, length: int = 3000) -> str:
 
 
 def equal(ours: Tokenizer, content: Json, texts: list[str]) -> None:
+    """Checks ids, text and stream against `tokenizers`."""
     from tokenizers import Tokenizer as Theirs
 
     tokenizer = Theirs.from_str(json.dumps(content))
@@ -96,9 +97,16 @@ def equal(ours: Tokenizer, content: Json, texts: list[str]) -> None:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         assert ours.encode(text, "all") == ids
         assert ours.decode(ids) == tokenizer.decode(ids, skip_special_tokens=False)
-        assert [ours.encode_batch([text])[0].tolist()] == [ours.encode_ordinary(text)]
         stream = StreamDecoder(ours)
         assert "".join(map(stream.push, ids)) + stream.flush() == ours.decode(ids)
+
+
+def compiled(ours: Tokenizer, folder: Path, texts: list[str]) -> None:
+    """Checks that encoding files, which is compiled, gives the ids that encoding a text does."""
+    for i, text in enumerate(texts):
+        (folder / f"text-{i}.txt").write_text(text, encoding="utf-8", newline="")
+        files = [ids.tolist() for ids in ours.encode_files([folder / f"text-{i}.txt"])]
+        assert [token for ids in files for token in ids] == ours.encode_ordinary(text)
 
 
 @pytest.mark.parametrize("regex", [None, LLAMA, QWEN])
@@ -117,6 +125,7 @@ def test_what_tokenizers_trained_gives_equal_ids(
     save(ours, tmp_path)
     assert load(tmp_path).fingerprint == ours.fingerprint
     equal(load(tmp_path), to_huggingface(ours), texts)
+    compiled(ours, tmp_path, texts)
 
 
 @pytest.mark.parametrize("individual", [True, False])
@@ -159,7 +168,7 @@ def test_gpt2_is_ours_but_for_the_order_of_bytes(data_dir: Path) -> None:
     assert from_huggingface(content).fingerprint == gpt2.fingerprint
 
 
-def test_a_normal_form_is_taken_as_qwen_does(corpus: str) -> None:
+def test_a_normal_form_is_taken_as_qwen_does(corpus: str, tmp_path: Path) -> None:
     content = theirs(corpus, QWEN, ["<|endoftext|>", "<|im_end|>"], normal="NFC", late=2)
     ours = from_huggingface(content, {"eos_token": "<|im_end|>"})
     assert isinstance(ours, Foreign)
@@ -167,6 +176,7 @@ def test_a_normal_form_is_taken_as_qwen_does(corpus: str) -> None:
     equal(ours, content, [TEXT, decomposed, corpus[:5000], "e<|im_end|>\u0301"])
     assert ours.decode(ours.encode(decomposed)) == unicodedata.normalize("NFC", decomposed)
     assert to_huggingface(ours)["normalizer"] == {"type": "NFC"}
+    compiled(ours, tmp_path, [TEXT, decomposed])
 
 
 def test_tiktoken_joins_whatever_is_a_token(corpus: str, tmp_path: Path) -> None:
@@ -190,6 +200,7 @@ def test_tiktoken_joins_whatever_is_a_token(corpus: str, tmp_path: Path) -> None
     assert read_ranks(tmp_path / "cl100k-ours.tiktoken") == ranks
     assert load(tmp_path / "cl100k-ours.tiktoken").encode(texts[-1]) == ours.encode(texts[-1])
     equal(ours, to_huggingface(ours), texts)
+    compiled(ours, tmp_path, texts)
 
 
 def test_llama_3_keeps_every_merge_that_spells_a_token(corpus: str) -> None:
