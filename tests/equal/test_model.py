@@ -250,3 +250,31 @@ def test_rotate_and_sinusoidal_positions() -> None:
     q, k = torch.randn(2, 1, 8)
     turned_q, turned_k = (plain.rotate(v.expand(50, 8).double(), 10000.0) for v in (q, k))
     same(turned_q[7] @ turned_k[3], turned_q[44] @ turned_k[40])
+
+
+def waved(module: nn.Module) -> nn.Module:
+    """Fills each parameter with a sine wave of its own: weights that any framework can make again."""
+    for number, parameter in enumerate(module.parameters()):
+        wave = torch.sin(torch.arange(parameter.numel(), dtype=torch.float64) * 0.7 + number)
+        parameter.data = 0.3 * wave.view(parameter.shape)
+    return module.double().eval()
+
+
+GOLDEN = {  # four numbers of the last token's output, of other people's blocks with these weights
+    # torch.nn.TransformerEncoderLayer(16, 4, 32), torch 2.13
+    "TransformerBlock": [0.553358097591, 0.348545571468, -0.26221189952, -0.360647198812],
+    # transformers' GPT2Block, 5.23
+    "Block": [2.540208738047, 1.195167175246, -1.120723838402, -2.353832001229],
+}
+
+
+def test_the_classic_signatures_keep_their_numbers() -> None:
+    x = torch.cos(torch.arange(2 * 5 * 16, dtype=torch.float64) * 0.3).view(2, 5, 16)
+    made = {
+        "TransformerBlock": plain.TransformerBlock(embed_dim=16, num_heads=4, ff_dim=32, dropout=0.1),
+        "Block": plain.Block(plain.GPTConfig(n_embd=16, n_head=4)),
+    }
+    for name, block in made.items():
+        found = waved(block)(x)
+        assert found.shape == (2, 5, 16)
+        assert found[1, 4, :4].tolist() == pytest.approx(GOLDEN[name], rel=1e-9), name

@@ -1,14 +1,16 @@
 """Shapes, counts and impossible configs."""
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.base.errors import ConfigError
-from groundup.model.config import FAMILIES, ModelConfig, RopeConfig
+from groundup.model.config import FAMILIES, ModelConfig, MoEConfig, RopeConfig, VariantConfig, WindowConfig
 from groundup.model.transformer import Transformer
 
 
@@ -34,12 +36,25 @@ def test_published_sizes() -> None:
     assert qwen.params() == 596_049_920
 
 
-def test_flops_are_what_pytorch_counts() -> None:
-    config = ModelConfig(vocab_size=64, context=32, d_model=32, n_layers=2, n_heads=4)
+@pytest.mark.parametrize("bias", ["yes", "no"])
+@pytest.mark.parametrize("activation", ["swiglu", "gelu", "gelu_exact", "relu", "relu2"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_params_of_departures(family: str, activation: str, bias: str) -> None:
+    variant = VariantConfig(activation=activation, bias=bias, qk_norm="yes")  # type: ignore[arg-type]
+    config = ModelConfig(family, vocab_size=50, context=24, d_model=32, n_layers=2, variant=variant)  # type: ignore[arg-type]
+    with torch.device("meta"):
+        assert config.params() == sum(p.numel() for p in Transformer(config).parameters())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_flops_are_what_pytorch_counts(family: str) -> None:
+    config = ModelConfig(family, vocab_size=64, context=32, d_model=32, n_layers=2, n_heads=4)  # type: ignore[arg-type]
     with FlopCounterMode(display=False) as counter:
         Transformer(config, implementation="manual")(torch.zeros(2, 32, dtype=torch.long)).sum().backward()
     assert config.flops_per_token() == pytest.approx(counter.get_total_flops() / 64, rel=1e-6)
     assert config.flops_per_token(8) < config.flops_per_token()
+    windowed = replace(config, window=WindowConfig(8, "WF"))
+    assert windowed.flops_per_token() == pytest.approx((config.flops_per_token() + config.flops_per_token(8)) / 2)
 
 
 def test_families_resolve_their_zeros() -> None:
@@ -68,10 +83,28 @@ def test_families_resolve_their_zeros() -> None:
         ({"family": "transformer2017", "head_dim": 64}, "transformer2017 knows neither"),
         ({"family": "transformer2017", "d_model": 5, "n_heads": 1}, "come in pairs"),
         ({"family": "rnn"}, "model.family"),
+        ({"moe": MoEConfig(4)}, "model.moe: qwen3 has no experts; model.family qwen3_moe has"),
+        ({"family": "qwen3_moe", "moe": MoEConfig(1, 1)}, "model.moe.experts: at least 2"),
+        ({"family": "qwen3_moe", "moe": MoEConfig(4, 5)}, "model.moe.active: from 1 to experts = 4 is needed, not 5"),
+        ({"family": "qwen3_moe", "moe": MoEConfig(balance=-1.0)}, "model.moe.balance"),
+        ({"window": WindowConfig(-1)}, "model.window.size"),
+        (
+            {"window": WindowConfig(8, "WX")},
+            "model.window.layers: W (window) and F (full) are expected, as in WWWF, not 'WX'",
+        ),
+        ({"window": WindowConfig(8, "")}, "model.window.layers"),
+        ({"rope": RopeConfig(scaling="linear", factor=0.5)}, "model.rope.factor: 1 or more"),
+        ({"rope": RopeConfig(factor=2.0)}, "model.rope.factor: 2.0 has no effect without model.rope.scaling"),
+        ({"rope": RopeConfig(scaling="llama3", low_freq_factor=4.0)}, "model.rope.low_freq_factor"),
+        ({"rope": RopeConfig(scaling="yarn", beta_slow=32.0)}, "model.rope.beta_slow"),
+        ({"rope": RopeConfig(original_context=-1)}, "model.rope.original_context"),
+        ({"family": "gpt2", "rope": RopeConfig(500.0)}, "model.rope: the model's positions are learned, not rotary"),
+        ({"variant": VariantConfig(norm_eps=1.0)}, "model.variant.norm_eps"),
+        ({"variant": VariantConfig(logit_softcap=-1.0)}, "model.variant.logit_softcap"),
     ],
 )
 def test_impossible_shapes_are_named(values: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message.replace("(", r"\(")) as caught:
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         ModelConfig(**values).validate()
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError):

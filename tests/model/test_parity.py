@@ -15,8 +15,10 @@ from torch import Tensor
 from groundup.base.files import read_json, write_json
 from groundup.infer.config import SamplingParams
 from groundup.infer.sample import generate
+from groundup.model.attention import Sight
 from groundup.model.config import ModelConfig, MoEConfig, RopeConfig, VariantConfig, WindowConfig
 from groundup.model.huggingface import from_huggingface, to_huggingface
+from groundup.model.layers import Block
 from groundup.model.transformer import Transformer
 from groundup.model.weights import load_tensors, save_tensors
 
@@ -148,6 +150,37 @@ def test_transformers_own_folder_is_read(name: str, tmp_path: Path) -> None:
         ours, others = model(tokens), theirs(tokens).logits
     assert others.std() > 0.3
     assert (ours - others).abs().max() <= LOGITS
+
+
+def test_the_block_of_2017_is_pytorchs_own() -> None:
+    """The fast block against torch.nn.TransformerEncoderLayer: values, and the gradients of input and weights."""
+    torch.manual_seed(6)
+    block = Block(ModelConfig("transformer2017", d_model=48, n_heads=4, d_ff=96), 0)
+    theirs = torch.nn.TransformerEncoderLayer(48, 4, 96, dropout=0.0, batch_first=True)
+    names = {"self_attn.in_proj_": "attn.qkv.", "self_attn.out_proj.": "attn.out.", "linear1.": "mlp.up.",
+             "linear2.": "mlp.down.", "norm1.": "attn_norm.", "norm2.": "mlp_norm."}  # fmt: skip
+    for their, our in names.items():
+        for part in ("weight", "bias"):
+            torch.nn.init.normal_(block.get_parameter(our + part), 1.0 if "norm" in our else 0.0, 0.2)
+            theirs.get_parameter(their + part).data.copy_(block.get_parameter(our + part))
+    x, found = torch.randn(3, 20, 48, requires_grad=True), []
+    future = torch.ones(20, 20, dtype=torch.bool).triu(1)
+    for out in (block(x, None, Sight(None, True, "sdpa", 20)), theirs(x, src_mask=future)):
+        x.grad = None
+        (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(7))).sum().backward()
+        found.append((out.detach(), x.grad))
+    (ours, mine), (expected, other) = found
+    assert mine is not None
+    assert other is not None
+    bent = [float((mine - other).abs().max() / other.abs().max())]
+    for their, our in names.items():
+        for part in ("weight", "bias"):
+            a, b = block.get_parameter(our + part).grad, theirs.get_parameter(their + part).grad
+            bent.append(float((a - b).abs().max() / b.abs().max()))
+    apart = (ours - expected).abs().max().item()
+    TABLE["2017's block (PyTorch's own)"] = [f"{apart:.1e}", f"{max(bent):.1e}", "-"]
+    assert apart <= LOGITS
+    assert max(bent) <= GRADIENTS
 
 
 def test_the_balance_loss_is_transformers_own_for_one_layer() -> None:
