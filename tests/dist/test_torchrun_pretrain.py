@@ -46,9 +46,30 @@ def pretrain(start: list[str], project: Path, *flags: str) -> Run:
     return Run(project / "05-pretrain" / "main")
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_two_processes_give_the_loss_curve_of_one(tmp_path: Path, optimizer: str) -> None:
-    flags = ["--train.steps", "20", "--train.optim.kind", optimizer]
+# Without the balance loss: that is each process's own, over the tokens that it routes.
+EXPERTS = [
+    "--model.family",
+    "qwen3_moe",
+    "--model.moe.experts",
+    "4",
+    "--model.moe.balance",
+    "0",
+    "--model.window.size",
+    "9",
+]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ["--train.optim.kind", "adamw"],
+        ["--train.optim.kind", "muon"],
+        pytest.param(["--train.optim.kind", "muon", *EXPERTS], marks=pytest.mark.slow),
+    ],
+    ids=["adamw", "muon", "experts and windows"],
+)
+def test_two_processes_give_the_loss_curve_of_one(tmp_path: Path, changed: list[str]) -> None:
+    flags = ["--train.steps", "20", *changed]
     one = pretrain(ONE, make_project(tmp_path / "one"), *flags)
     two = pretrain(TWO, make_project(tmp_path / "two"), *flags, "--train.micro-batch", "3")
     for key in ("loss", "heldout_loss", "lr"):

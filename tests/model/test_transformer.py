@@ -89,6 +89,18 @@ def test_documents_in_one_row_do_not_see_each_other(shape: str, implementation: 
     assert torch.equal(document_mask(positions)[0, 0, 6], torch.tensor([False] * 5 + [True, True] + [False] * 5))
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_two_answers_beside_one_another_are_two_rows(shape: str) -> None:
+    """A prompt of 6 with answers of 5 and 4 behind it, each at the positions after the prompt and blind to the other."""
+    made, prompt, first, second = model(shape), draw(1, 6), draw(1, 12)[:, 7:], draw(1, 16)[:, 12:]
+    positions = torch.tensor([[*range(6), *range(6, 11), *range(6, 10)]])
+    answer = torch.tensor([[0] * 6 + [1] * 5 + [2] * 4])
+    visible = (answer[:, None, :] == 0) | (answer[:, None, :] == answer[:, :, None])
+    together = made(torch.cat([prompt, first, second], 1), positions, mask=visible[:, None])
+    assert close(together[:, :11], made(torch.cat([prompt, first], 1)))
+    assert close(together[:, 11:], made(torch.cat([prompt, second], 1))[:, 6:])
+
+
 @pytest.mark.parametrize("implementation", ["auto", "manual", "sdpa"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_cache_changes_nothing(shape: str, implementation: str) -> None:
