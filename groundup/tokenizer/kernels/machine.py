@@ -40,13 +40,13 @@ part = numba.njit(forceinline=True, **OPTIONS)  # a function that is compiled in
 
 @functools.cache
 def cache_folder() -> str | None:
-    """Returns where compiled kernels are kept: $NUMBA_CACHE_DIR or ~/.cache/groundup; None if nothing can be written.
+    """Returns where compiled kernels are kept: $NUMBA_CACHE_DIR or ~/.cache/groundup/kernels; None if nothing can be written.
 
     Its last name is a hash of the kernels' sources. Numba itself would only notice changes in a kernel's own file.
     """
     sources = sorted(Path(__file__).parent.glob("*.py"))
     version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groundup"
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groundup" / "kernels"
     folder = Path(SETTINGS.CACHE_DIR or own) / version
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,306 @@
+"""The tokenizer against its peers, in one run, taking turns; writes benchmarks/results/tokenizer_HARDWARE_DATE.json.
+
+    python -m venv PEER && PEER/bin/pip install -r benchmarks/peers/tokenizers.txt
+    python benchmarks/corpora.py --packages PACKAGES --folder CORPORA            (what PACKAGES is, it says)
+    python benchmarks/tokenizer.py --peer PEER/bin/python --folder CORPORA [--part train encode decode command] [--quick]
+    python benchmarks/tokenizer.py --folder CORPORA --save                       writes the result from the parts' figures
+
+Tasks: a vocabulary of 32,768 learnt from 64 MB of English with GPT-2's pattern; 32 MB of English, of 25 languages and
+of code encoded with GPT-2's vocabulary, as documents of 64 kB, first pass (nothing remembered) and second, by one thread
+and by two; their ids decoded; whole commands, from a cold and a warm cache of compiled code. Ids and vocabularies are compared.
+Every process is new for every turn, so no peer profits from what another left. Medians of 5 turns, and the best.
+"""
+
+import argparse
+import base64
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
+from machine import claim, save
+from run_tokenizers import checksum, clock, documents
+
+ROOT = Path(__file__).parent.parent
+WORKER = Path(__file__).parent / "peers" / "run_tokenizers.py"
+CORPORA = ("english", "multilingual", "code")
+TRAINERS, ENCODERS = (
+    ("gigatoken", "rustbpe", "bpeasy", "tokenizers"),
+    ("gigatoken", "fastokens", "tiktoken", "tokenizers"),
+)
+SLOW = {"tiktoken": 8 << 20, "tokenizers": 4 << 20}  # bytes for those who remember nothing: their speed is even
+SIZE = 32_768
+
+
+def ours(job: dict[str, Any]) -> dict[str, Any]:
+    """Returns what our own side of a job took; runs in a process of its own."""
+    answer: dict[str, Any] = {}
+    if job["do"] == "train":
+        from groundup.tokenizer.texts import read_batches
+        from groundup.tokenizer.train import train, train_batches
+
+        train(["compiled before the clock starts"], 257, "gpt2", specials=())
+        made, wall, cpu = clock(
+            lambda: train_batches(
+                read_batches(Path(job["corpus"])), SIZE, "gpt2", (), job["threads"], job.get("memory_gb")
+            )
+        )
+        answer |= {"passes": [[wall, cpu]], "vocabulary": made.vocab_size}
+    else:
+        from groundup.tokenizer import encode
+        from groundup.tokenizer.io import read_merges
+
+        texts = documents(job["corpus"], job["bytes"])
+        tokenizer = read_merges(job["merges"])
+        tokenizer._asked = encode.WORTH_COMPILING
+        read_merges(job["merges"])._engine.encode(_small(), 1)  # compiled before the clock starts
+        passes = []
+        if job["do"] == "encode":
+            for _ in range(job["passes"]):
+                found, wall, cpu = clock(lambda: tokenizer.encode_batch(texts, job["threads"]))
+                passes.append([wall, cpu])
+            answer["tokens"], answer["crc"] = checksum(found)
+        else:
+            import zlib
+
+            import numpy as np
+
+            ids = np.concatenate(tokenizer.encode_batch(texts, 2))
+            tokenizer.decode_bytes(ids[: encode.MANY_IDS + 1])
+            for _ in range(job["passes"]):
+                joined, wall, cpu = clock(lambda: tokenizer.decode_bytes(ids))
+                passes.append([wall, cpu])
+            answer["crc"] = zlib.crc32(joined)
+        answer |= {"passes": passes, "bytes": sum(len(text.encode()) for text in texts)}
+    answer["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    return answer
+
+
+def _small() -> Any:
+    from groundup.tokenizer.texts import pack
+
+    return pack(["a few words"])
+
+
+def ask(job: dict[str, Any], peer: str) -> dict[str, Any]:
+    """Returns the answer of a new process to a job."""
+    threads = str(job.get("threads", 2))
+    environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}
+    if threads == "1":
+        environment["TOKENIZERS_PARALLELISM"] = "false"
+    command = [sys.executable, __file__, "--serve"] if job["peer"] == "ours" else [peer, str(WORKER)]
+    done = subprocess.run(
+        command, input=json.dumps(job) + "\n", capture_output=True, text=True, env=environment, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{job['peer']}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def vocabulary_files(folder: Path, data: Path) -> dict[str, str]:
+    """Returns GPT-2's vocabulary in the formats that the peers read."""
+    from groundup.tokenizer.io import read_merges, to_huggingface
+
+    merges = data / "tokenizer" / "gpt2-vocab.bpe"
+    tokenizer = read_merges(merges, specials=())
+    usual = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    (folder / "gpt2.json").write_text(
+        json.dumps(to_huggingface(tokenizer) | {"pre_tokenizer": usual})
+    )  # as GPT-2's own
+    rows = (base64.b64encode(tokenizer.token_bytes(i)) + f" {i}\n".encode() for i in range(tokenizer.vocab_size))
+    (folder / "gpt2.tiktoken").write_bytes(b"".join(rows))
+    return {"json": str(folder / "gpt2.json"), "ranks": str(folder / "gpt2.tiktoken"), "merges": str(merges)}
+
+
+def rates(turns: list[dict[str, Any]], number: int, which: int) -> list[float]:
+    """Returns the MB/s of a pass (0 first, 1 second) in each turn, by the wall (0) or by processor seconds (1)."""
+    return [turn["bytes"] / 1e6 / turn["passes"][number][which] for turn in turns]
+
+
+def summary(values: list[float], best: Any = max) -> dict[str, float]:
+    return {"median": round(statistics.median(values), 3), "best": round(best(values), 3)}
+
+
+def part_train(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) -> None:
+    """Learns the vocabulary, each in turn."""
+    from groundup.tokenizer.pattern import PATTERNS
+
+    corpus = folder / ("english_8.txt" if args.quick else "english_64.txt")
+    if args.quick:
+        corpus.write_bytes((folder / "english_64.txt").read_bytes()[: 8 << 20].decode("utf-8", "ignore").encode())
+    job = {"do": "train", "corpus": str(corpus), "size": SIZE, "pattern": PATTERNS["gpt2"]}
+    for threads in args.threads:
+        names = args.peers or [n for n in TRAINERS if not args.quick or n in ("gigatoken", "rustbpe")]
+        turns: dict[str, list] = {name: [] for name in ("ours", *names)}
+        for turn in range(args.turns):
+            for name, found in turns.items():
+                if name in ("bpeasy", "tokenizers") and turn:
+                    continue
+                found.append(ask({**job, "peer": name, "threads": threads}, args.peer))
+                print("train", threads, name, found[-1], flush=True)
+        kept = notes.setdefault(f"train, {threads} threads", {})
+        for name, found in turns.items():
+            wall, cpu = zip(*(turn["passes"][0] for turn in found), strict=True)
+            kept[name] = {"wall_s": summary(wall, min), "cpu_s": summary(cpu, min), "turns": len(found),
+                          "peak_mb": max(turn["peak_mb"] for turn in found), "vocabulary": found[0]["vocabulary"]}  # fmt: skip
+
+
+def part_encode(args: argparse.Namespace, folder: Path, notes: dict[str, Any], files: dict[str, str]) -> None:
+    """Encodes the corpora, first and second pass, or decodes them."""
+    from groundup.tokenizer.pattern import PATTERNS
+
+    for corpus in args.corpora:
+        for threads in args.threads:
+            names = args.peers or list(ENCODERS)
+            turns: dict[str, list] = {name: [] for name in ("ours", *names)}
+            for turn in range(args.turns):
+                for name, found in turns.items():
+                    if name in SLOW and turn > 1:
+                        continue
+                    size = min(args.bytes, SLOW.get(name, args.bytes))
+                    job = {"do": "encode", "peer": name, "corpus": str(folder / f"{corpus}_64.txt"), "bytes": size, "passes": 2,
+                           "threads": threads, "pattern": PATTERNS["gpt2"], **files}  # fmt: skip
+                    found.append(ask(job, args.peer))
+                    assert name in SLOW or found[-1]["crc"] == turns["ours"][0]["crc"], f"{name}: other ids"
+            kept = notes.setdefault(f"encode {corpus}, {threads} threads", {})
+            for name, found in turns.items():
+                kept[name] = {
+                    "first_mb_s": summary(rates(found, 0, 0)), "second_mb_s": summary(rates(found, 1, 0)),
+                    "first_mb_cpu_s": summary(rates(found, 0, 1)), "second_mb_cpu_s": summary(rates(found, 1, 1)),
+                    "turns": len(found), "peak_mb": max(turn["peak_mb"] for turn in found),
+                }  # fmt: skip
+                print(corpus, threads, name, kept[name], flush=True)
+
+
+def part_decode(args: argparse.Namespace, folder: Path, notes: dict[str, Any], files: dict[str, str]) -> None:
+    """Decodes the ids of the corpora."""
+    from groundup.tokenizer.pattern import PATTERNS
+
+    for corpus in args.corpora:
+        turns: dict[str, list] = {name: [] for name in ("ours", "gigatoken", "tiktoken")}
+        for _ in range(args.turns):
+            for name, found in turns.items():
+                job = {"do": "decode", "peer": name, "corpus": str(folder / f"{corpus}_64.txt"), "bytes": args.bytes, "passes": 3,
+                       "threads": 1, "pattern": PATTERNS["gpt2"], **files}  # fmt: skip
+                found.append(ask(job, args.peer))
+                assert found[-1]["crc"] == turns["ours"][0]["crc"], f"{name}: other bytes"
+        kept = notes.setdefault(f"decode {corpus}", {})
+        for name, found in turns.items():
+            kept[name] = {"mb_s": summary([max(turn["bytes"] / 1e6 / p[0] for p in turn["passes"]) for turn in found])}
+            print("decode", corpus, name, kept[name], flush=True)
+
+
+def part_command(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) -> None:
+    """Whole commands: ours from the shell with a cold and a warm cache of compiled code, gigatoken's as a script."""
+    corpus, kept = folder / "english_64.txt", notes.setdefault("commands", {})
+    peer = f"import gigatoken; gigatoken.train_bpe(gigatoken.TextFileSource([{str(corpus)!r}]), {SIZE}, [])"
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = {**os.environ, "XDG_CACHE_HOME": scratch}
+        groundup = [sys.executable, "-m", "groundup", "tokenizer"]
+        learn = [
+            *groundup,
+            "train",
+            f"{scratch}/p",
+            "--input",
+            str(corpus),
+            "--vocab-size",
+            str(SIZE),
+            "--pattern",
+            "gpt2",
+        ]
+        commands = {
+            "train, cold": learn,
+            "train, warm": learn,
+            "train, gigatoken": [args.peer, "-c", peer],
+            "encode a word": [*groundup, "encode", f"{scratch}/p", "hello world"],
+        }
+        for name, command in commands.items():
+            times = []
+            for _ in range(1 if name == "train, cold" else 3):
+                if "train" in name:
+                    shutil.rmtree(f"{scratch}/p", ignore_errors=True)
+                start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+                subprocess.run(command, env=environment, check=True, capture_output=True, cwd=ROOT)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                times.append((time.perf_counter() - start, used))
+            wall, cpu = zip(*times, strict=True)
+            kept[name] = {"wall_s": summary(wall, min), "cpu_s": summary(cpu, min)}
+            print(name, kept[name], flush=True)
+
+
+def claims(notes: dict[str, Any]) -> list[dict[str, Any]]:
+    """Prints and returns one claim a line, from what the parts have found."""
+    found = []
+
+    def of(task: str, figure: str, which: str = "median") -> dict[str, float]:
+        return {name: values[figure][which] for name, values in notes[task].items()}
+
+    def add(text: str, task: str, figure: str, unit: str, higher: bool, which: str = "median") -> None:
+        values = of(task, figure, which)
+        turns = notes[task]["ours"].get("turns", 5)
+        found.append(claim(f"{text} ({which})", values.pop("ours"), values, unit, turns, higher=higher))
+
+    for task in notes:
+        if task.startswith("train"):
+            add(f"{task}: {SIZE} ids from 64 MB of English", task, "cpu_s", "CPU-seconds", False)
+            add(f"{task}: {SIZE} ids from 64 MB of English", task, "wall_s", "seconds", False)
+        elif task.startswith("encode"):
+            unit, figure = ("MB/s", "mb_s") if "2 threads" in task else ("MB per CPU-second", "mb_cpu_s")
+            for number in ("first", "second"):
+                for which in ("median", "best"):
+                    add(f"{task}, {number} pass, GPT-2", task, f"{number}_{figure}", unit, True, which)
+        elif task.startswith("decode"):
+            add(f"{task}, GPT-2", task, "mb_s", "MB/s", True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = Path(os.environ.get("GROUNDUP_DATA", ROOT.parent / "shared" / "data"))
+    parser.add_argument("--peer", help="the Python of the peers' environment")
+    parser.add_argument("--folder", type=Path, help="where benchmarks/corpora.py wrote")
+    parser.add_argument("--part", nargs="+", default=["train", "encode", "decode", "command"])
+    parser.add_argument("--corpora", nargs="+", default=list(CORPORA))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--peers", nargs="+", help="only these")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--bytes", type=int, default=32 << 20)
+    parser.add_argument("--quick", action="store_true", help="8 MB, two turns, the fastest peers")
+    parser.add_argument("--save", action="store_true", help="write the result from what the parts have found")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        print(json.dumps(ours(json.loads(sys.stdin.readline()))))
+        return
+    if args.quick:
+        args.turns, args.bytes, args.peers = 2, 8 << 20, args.peers or ["gigatoken", "fastokens"]
+    kept = args.folder / ("quick.json" if args.quick else "figures.json")
+    notes = json.loads(kept.read_text()) if kept.exists() else {}
+    if not args.save:
+        files = vocabulary_files(args.folder, data)
+        if "train" in args.part:
+            trainers = argparse.Namespace(**{**vars(args), "peers": [p for p in args.peers or () if p in TRAINERS]})
+            part_train(trainers, args.folder, notes)
+        if "encode" in args.part:
+            part_encode(args, args.folder, notes, files)
+        if "decode" in args.part:
+            part_decode(args, args.folder, notes, files)
+        if "command" in args.part:
+            part_command(args, args.folder, notes)
+        kept.write_text(json.dumps(notes, indent=1))
+    found = claims(notes)
+    if args.save:
+        print(save("tokenizer", {"claims": found, "figures": notes}))
+
+
+if __name__ == "__main__":
+    main()
