@@ -36,6 +36,7 @@ VERBS = {
     "tokenizer encode": Verb("tokenizer.config:EncodeConfig", "tokenizer.io:main", "show a text as tokens"),
     "tokenizer show": Verb("tokenizer.config:ShowConfig", "tokenizer.show:main", "what a vocabulary holds, how it serves a text, how a token is made"),
     "tokenizer compare": Verb("tokenizer.config:CompareConfig", "tokenizer.compare:main", "two vocabularies on the same text"),
+    "tokenizer convert": Verb("tokenizer.config:ConvertConfig", "tokenizer.io:convert", "a vocabulary as Hugging Face, tiktoken or groundup reads it"),
     "shards": Verb("shards.config:ShardsConfig", "shards.write:main", "encode the documents into token files"),
     "plan": Verb("plan.config:PlanConfig", "plan.budget:main", "how large a model, how many tokens, how long"),
     "model show": Verb("plan.config:ShowConfig", "plan.show:main", "a model's layers, parameters, operations and memory; its block drawn"),

@@ -11,7 +11,7 @@ from groundup.base.runs import open_run
 from groundup.tokenizer.chat import DEFAULT_SPECIALS
 from groundup.tokenizer.pattern import check
 
-__all__ = ["CompareConfig", "EncodeConfig", "ShowConfig", "TrainConfig", "check_vocab_size"]
+__all__ = ["CompareConfig", "ConvertConfig", "EncodeConfig", "ShowConfig", "TrainConfig", "check_vocab_size"]
 
 SMALLEST = 256 + len(DEFAULT_SPECIALS)
 
@@ -164,6 +164,33 @@ class CompareConfig:
         """Returns the lines of --dry-run."""
         return [f"read the tokenizers of {self.a} and {self.b}",
                 *describe_sample(self.input, self.text, self.sample_mb, self.html)]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Writes a vocabulary in another program's form, or another program's in ours."""
+
+    project: Positional[Path] = Path(
+        "my-llm"
+    )  # a project, a checkpoint, or a tokenizer file: ours, Hugging Face's, tiktoken's
+    out: Positional[Path] = Path()  # where it is written: a folder for Hugging Face, else a file; it mustn't exist yet
+    to: str = (
+        "huggingface"  # huggingface (tokenizer.json, with the chat template), tiktoken (a file of ranks), or groundup
+    )
+    name: str = "main"  # the tokenizer run's name, where a project is given
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key."""
+        if self.out == Path():
+            raise ConfigError("out: say where, as in `groundup tokenizer convert my-llm my-tokenizer`")
+        if self.to not in ("huggingface", "tiktoken", "groundup"):
+            raise ConfigError(f"to: '{self.to}'; expected huggingface, tiktoken or groundup")
+        if self.to == "groundup" and self.out.suffix != ".json":
+            raise ConfigError(f"out: {self.out}; a file that ends in .json was expected")
+
+    def describe(self) -> list[str]:
+        """Returns the lines of --dry-run."""
+        return [f"read the tokenizer of {self.project}", f"write {self.out} as {self.to} reads it"]
 
 
 def check_invalid(invalid: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.base.errors import DataError, TokenizerError
-from groundup.base.files import read_json
+from groundup.base.files import open_text, read_json
 from groundup.tokenizer.encode import EOT, Tokenizer
 from groundup.tokenizer.foreign import Foreign, alphabet, assemble, labels
 from groundup.tokenizer.pattern import CUSTOM, PATTERNS
@@ -73,23 +73,54 @@ def huggingface_files(tokenizer: Tokenizer, end: str = EOT, context: int | None 
 def read_huggingface(path: Path | str) -> Tokenizer:
     """Returns the tokenizer of a Hugging Face folder, or of a tokenizer.json and what lies beside it.
 
+    A folder of the older form, vocab.json and merges.txt, will do too.
     Raises: TokenizerError naming the file and what in it we can't follow.
     """
     path = Path(path)
-    file = path / FILE if path.is_dir() else path
+    folder, file = (path, path / FILE) if path.is_dir() else (path.parent, path)
     try:
-        content = read_json(file)
-        config = (
-            read_json(file.parent / "tokenizer_config.json") if (file.parent / "tokenizer_config.json").exists() else {}
-        )
-        template = file.parent / "chat_template.jinja"
+        config = _beside(folder, "tokenizer_config.json")
+        template = folder / "chat_template.jinja"
         if template.exists():
             config["chat_template"] = template.read_text(encoding="utf-8")
+        content = read_json(file) if file.exists() else _older(folder, config)
         return from_huggingface(content, config)
     except (DataError, UnicodeDecodeError) as error:
         raise TokenizerError(str(error)) from error
     except TokenizerError as error:
-        raise TokenizerError(f"{file}: {error}") from error
+        raise TokenizerError(f"{file if file.exists() else folder}: {error}") from error
+
+
+def _beside(folder: Path, name: str) -> dict[str, Any]:
+    """Returns the JSON object in a file, or {} where there is none."""
+    content = read_json(folder / name) if (folder / name).exists() else {}
+    return content if isinstance(content, dict) else {}
+
+
+# What vocab.json and merges.txt don't say, and the class that reads them knows: the pattern and the normal form.
+OLDER = {"GPT2Tokenizer": ("gpt2", None), "Qwen2Tokenizer": ("qwen2", "NFC")}
+
+
+def _older(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content that a tokenizer.json would have for a folder with vocab.json and merges.txt."""
+    kind = str(config.get("tokenizer_class", "GPT2Tokenizer")).removesuffix("Fast")
+    if kind not in OLDER:
+        raise TokenizerError(
+            f"tokenizer_class is {kind}, and there is no tokenizer.json; only {', '.join(OLDER)} do without"
+        )
+    vocabulary, (pattern, normal) = read_json(folder / "vocab.json"), OLDER[kind]
+    with open_text(folder / "merges.txt") as stream:
+        merges = [line.rstrip("\n") for line in stream if line.strip() and not line.startswith("#version")]
+    added = [{"id": int(i)} | entry for i, entry in config.get("added_tokens_decoder", {}).items()]
+    roles = {_name(config.get(key)) for key in ("bos_token", "eos_token", "pad_token")} | {EOT}
+    known = {entry["content"] for entry in added}
+    added += [
+        {"id": vocabulary[name], "content": name, "special": True} for name in roles - known if name in vocabulary
+    ]
+    split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated"}
+    pieces = {"type": "Sequence", "pretokenizers": [split, {"type": "ByteLevel", "use_regex": False}]}
+    model = {"type": "BPE", "vocab": vocabulary, "merges": merges}
+    return {"model": model, "added_tokens": added, "pre_tokenizer": pieces, "normalizer": normal and {"type": normal}}
 
 
 def from_huggingface(content: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Tokenizer:

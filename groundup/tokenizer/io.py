@@ -1,5 +1,6 @@
 """Tokenizer files: our own JSON, and whatever else `load` knows by its content; and a text shown as tokens."""
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.base.errors import DataError, TokenizerError
 from groundup.base.files import read_json, write_json
+from groundup.base.log import say
+from groundup.tokenizer.chat import roles
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.foreign import Foreign, alphabet
 from groundup.tokenizer.huggingface import from_huggingface, huggingface_files, read_huggingface, to_huggingface
+from groundup.tokenizer.pattern import CUSTOM, PATTERNS
 from groundup.tokenizer.ranks import from_ranks, is_ranks, pattern_of, read_merges, read_ranks, to_ranks, write_ranks
 
 if TYPE_CHECKING:
-    from groundup.tokenizer.config import EncodeConfig
+    from groundup.tokenizer.config import ConvertConfig, EncodeConfig
 
 __all__ = [
-    "alphabet", "from_huggingface", "from_ranks", "huggingface_files", "load", "main", "read_huggingface", "read_merges",
+    "alphabet", "convert", "from_huggingface", "from_ranks", "huggingface_files", "load", "main", "read_huggingface", "read_merges",
     "read_ranks", "save", "to_huggingface", "to_ranks", "write_ranks",
 ]  # fmt: skip
 
@@ -28,6 +32,8 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "specials": (list, dict),
     "merges": list,
 }
+FILES = (FILE, "merges.txt", "tokenizer.model", "vocab.txt")  # what a folder with a tokenizer in it may hold
+KINDS = {".model": "a sentencepiece tokenizer", ".txt": "a WordPiece vocabulary"}
 FOREIGN = ("labels", "spare", "whole_words", "normal", "begin", "end")  # what only a tokenizer of others has
 
 
@@ -52,12 +58,21 @@ def _file(path: Path | str) -> Path:
 
 
 def load(path: Path | str) -> Tokenizer:
-    """Returns the tokenizer in a file, or in a folder's tokenizer.json. Raises: TokenizerError saying what is wrong."""
-    path = _file(path)
+    """Returns the tokenizer in a file or a folder: ours, Hugging Face's, or tiktoken's ranks, known by their content.
+
+    Raises: TokenizerError saying what is wrong.
+    """
+    folder, path = Path(path), _file(path)
+    if not path.exists():
+        path = next((folder / name for name in FILES if (folder / name).exists()), path)
+        if path.name == "merges.txt":
+            return read_huggingface(folder)
     if not path.exists():
         raise TokenizerError(f"{path}: no such tokenizer; make one with `groundup tokenizer train`")
     if is_ranks(path):
         return from_ranks(read_ranks(path), pattern=pattern_of(path))
+    if path.suffix in KINDS:
+        raise TokenizerError(f"{path}: {KINDS[path.suffix]}; only byte-level BPE can be read (GPT-2, Llama 3, Qwen)")
     try:
         value = read_json(path)
     except DataError as error:
@@ -94,7 +109,7 @@ def _own(value: Mapping[str, Any]) -> Tokenizer:
 
 def find(project: Path, name: str = "main") -> Path:
     """Returns the tokenizer file that a user means by a file, a folder that holds one, or a project."""
-    if project.is_file() or (project / FILE).exists():
+    if project.is_file() or any((project / name).exists() for name in FILES):
         return project
     from groundup.base.runs import open_run
 
@@ -121,3 +136,25 @@ def main(config: "EncodeConfig") -> None:
     print(*ids)
     size = len(text.encode("utf-8", "replace"))
     print(f"{len(ids)} tokens, {size} bytes" + (f", {size / len(ids):.2f} bytes per token" if ids else ""))
+
+
+def convert(config: "ConvertConfig") -> None:
+    """Writes a tokenizer in another program's form: `groundup tokenizer convert`."""
+    tokenizer = load(find(config.project, config.name))
+    if config.out.exists():
+        raise TokenizerError(f"{config.out}: there is something already; choose another name or remove it")
+    if config.to == "tiktoken":
+        write_ranks(tokenizer, config.out)
+        rest = {
+            "pat_str": PATTERNS.get(tokenizer.pattern, tokenizer.pattern.removeprefix(CUSTOM)),
+            "special_tokens": tokenizer.specials,
+        }
+        say(f"the file holds the ranks alone; tiktoken.Encoding also wants {json.dumps(rest, ensure_ascii=False)}")
+    elif config.to == "huggingface":
+        end = roles(tokenizer)[1]
+        files = huggingface_files(tokenizer, end if end in tokenizer.specials else roles(tokenizer)[0])
+        for name, content in files.items():
+            write_json(config.out / name, content)
+    else:
+        save(tokenizer, config.out)
+    say(f"{config.out}: {tokenizer.vocab_size:,} ids")

@@ -11,7 +11,8 @@ import pytest
 from groundup.base.files import write_json
 from groundup.base.records import Document, write_documents
 from groundup.cli import main
-from groundup.tokenizer.io import load
+from groundup.tokenizer.io import load, save
+from groundup.tokenizer.train import train
 
 STORY = "The cat sat on the mat, and the dog sat on the log. Then the cat ran to the dog. "
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -99,3 +100,24 @@ def test_encode_loads_nothing_heavy(project: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_convert_there_and_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tokenizer = train([STORY], 280, "cl100k")
+    save(tokenizer, tmp_path / "ours.json")
+    path = str(tmp_path / "ours.json")
+    for to, out in (("huggingface", "hf"), ("tiktoken", "cl100k-ours.tiktoken"), ("groundup", "again.json")):
+        assert main(["tokenizer", "convert", path, str(tmp_path / out), "--to", to]) == 0
+        assert "280 ids" in capfd.readouterr().out
+        assert load(tmp_path / out).encode(STORY) == tokenizer.encode(STORY)
+    assert (tmp_path / "hf" / "tokenizer_config.json").exists()
+    for words, message in (
+        ([path, str(tmp_path / "hf")], "there is something already"),
+        ([path], "out: say where"),
+        ([path, "x", "--to", "gguf"], "expected huggingface, tiktoken or groundup"),
+        ([path, "x", "--to", "groundup"], "a file that ends in .json"),
+    ):
+        assert main(["tokenizer", "convert", *words]) == 2
+        error = capfd.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1

@@ -168,6 +168,42 @@ def test_gpt2_is_ours_but_for_the_order_of_bytes(data_dir: Path) -> None:
     assert from_huggingface(content).fingerprint == gpt2.fingerprint
 
 
+def test_a_folder_of_the_older_form(corpus: str, tmp_path: Path, data_dir: Path) -> None:
+    """vocab.json and merges.txt, as GPT-2 and the first Qwen 2 came."""
+    gpt2 = data_dir / "tokenizer"
+    (tmp_path / "vocab.json").write_bytes((gpt2 / "gpt2-encoder.json").read_bytes())
+    (tmp_path / "merges.txt").write_bytes((gpt2 / "gpt2-vocab.bpe").read_bytes())
+    ours = load(tmp_path)
+    assert type(ours) is Tokenizer
+    assert ours.encode("Hello world<|endoftext|>", "all") == [15496, 995, 50256]
+    content = theirs(corpus, QWEN, ["<|endoftext|>", "<|im_end|>"], normal="NFC", late=2)
+    (tmp_path / "vocab.json").write_text(json.dumps(content["model"]["vocab"]), encoding="utf-8")
+    (tmp_path / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(strings(content["model"]["merges"])), encoding="utf-8"
+    )
+    added = {str(entry["id"]): entry for entry in content["added_tokens"]}
+    config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "added_tokens_decoder": added}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    equal(load(tmp_path), content, [TEXT, corpus[:5000]])
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer"}', encoding="utf-8")
+    with pytest.raises(TokenizerError, match="tokenizer_class is RobertaTokenizer, and there is no"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.model", b"\n\x0e\n\x05<unk>\x15", "a sentencepiece tokenizer"),
+        ("vocab.txt", b"[PAD]\n[UNK]\n", "a WordPiece"),
+    ],
+)
+def test_other_kinds_of_file_are_refused_by_name(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(TokenizerError, match=rf"{name}: {message}.*; only byte-level BPE can be read"):
+            load(path)
+
+
 def test_a_normal_form_is_taken_as_qwen_does(corpus: str, tmp_path: Path) -> None:
     content = theirs(corpus, QWEN, ["<|endoftext|>", "<|im_end|>"], normal="NFC", late=2)
     ours = from_huggingface(content, {"eos_token": "<|im_end|>"})
