@@ -12,7 +12,9 @@ from llama_cpp import Llama
 
 def main() -> None:
     asked = json.load(sys.stdin)
-    llama = Llama(asked["model"], n_ctx=0, n_threads=2, logits_all=True, verbose=False)
+    llama = Llama(
+        asked["model"], n_ctx=0, n_threads=2, logits_all=True, verbose=False, type_k=0, type_v=0
+    )  # a cache in fp32
     answers = []
     scores = []
     for prompt in asked["prompts"]:

@@ -1,15 +1,19 @@
 """What others trained comes in with equal logits and equal ids, is trained further, and goes out again."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from groundup.align import sft
 from groundup.align.config import SFTConfig
-from groundup.base.files import write_jsonl
-from groundup.base.runs import latest_checkpoint, open_run
+from groundup.base.files import write_json, write_jsonl
+from groundup.base.runs import latest_checkpoint, open_run, record
+from groundup.cli import main as groundup
 from groundup.evals import harness
 from groundup.evals.config import EvalConfig
 from groundup.evals.generate import chat_prompt
@@ -18,7 +22,8 @@ from groundup.export.config import HuggingFaceConfig, ImportConfig
 from groundup.export.huggingface import main as export
 from groundup.infer.engine import Engine
 from groundup.model.weights import load_model
-from groundup.tokenizer.io import load
+from groundup.tokenizer.encode import EOT, Tokenizer
+from groundup.tokenizer.io import load, save
 from groundup.train.config import LoopConfig
 
 TEXT = (
@@ -73,6 +78,15 @@ def their_folder(folder: Path, family: str = "qwen3", chat: bool = False, **how:
     model.save_pretrained(folder, **how)
     tokenizer.save_pretrained(folder)
     return model
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder with its weights in one file, and one with them in several."""
+    one, several = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("several")
+    their_folder(one)
+    their_folder(several, max_shard_size="100KB")
+    return one, several
 
 
 def imported(project: Path) -> tuple[Any, Any]:
@@ -140,3 +154,109 @@ def test_it_is_taught_to_chat_judged_and_goes_out_again(chat: bool, tmp_path: Pa
     assert asked["input_ids"] == ours
     assert theirs.generation_config.eos_token_id == their.convert_tokens_to_ids("<|im_end|>" if chat else "<|end|>")
     assert f"Trained further with groundup from {tmp_path / 'hf'}" in (folder / "README.md").read_text()
+
+
+def damage(folder: Path, how: str) -> None:
+    """Does to a folder what happens to folders."""
+    config, weights, index = (
+        folder / "config.json",
+        folder / "model.safetensors",
+        folder / "model.safetensors.index.json",
+    )
+    shards = sorted(folder.glob("model-*.safetensors"))
+    values = json.loads(config.read_text())
+    match how:
+        case "unknown architecture":
+            write_json(config, values | {"architectures": ["MambaForCausalLM"], "model_type": "mamba"})
+        case "no config":
+            config.unlink()
+        case "not JSON":
+            config.write_text("{")
+        case "missing tensor" | "extra tensor" | "integers" | "another shape":
+            tensors = load_file(weights)
+            norm = tensors.pop("model.norm.weight")
+            changed = {"missing tensor": {}, "extra tensor": {"model.norm.weight": norm, "model.head.bias": norm.clone()},
+                "integers": {"model.norm.weight": norm.long()}, "another shape": {"model.norm.weight": norm[:7].clone()}}  # fmt: skip
+            save_file(tensors | changed[how], weights, {"format": "pt"})
+        case "lying header":
+            raw = weights.read_bytes()
+            weights.write_bytes((2**40).to_bytes(8, "little") + raw[8:])
+        case "cut off":
+            weights.write_bytes(weights.read_bytes()[:5000])
+        case "pickle":
+            weights.rename(folder / "pytorch_model.bin")
+        case "adapter":
+            config.rename(folder / "adapter_config.json")
+        case "missing shard":
+            shards[-1].unlink()
+        case "shard elsewhere":
+            named = json.loads(index.read_text())
+            write_json(index, named | {"weight_map": dict.fromkeys(named["weight_map"], "../model.safetensors")})
+        case "not an index":
+            index.write_text("[]")
+        case "tensor in no shard":
+            named = json.loads(index.read_text())
+            named["weight_map"]["model.norm.weight"] = shards[0].name
+            write_json(index, named)
+        case "no tokenizer":
+            (folder / "tokenizer.json").unlink()
+        case "larger tokenizer":
+            save(Tokenizer([], [EOT, *(f"<{i}>" for i in range(53))], "bytes"), folder / "more.json")
+            (folder / "more.json").rename(folder / "tokenizer.json")
+        case "unigram":
+            (folder / "tokenizer.json").write_text('{"model": {"type": "Unigram", "vocab": []}}')
+
+
+@pytest.mark.parametrize(("how", "message"), [
+    ("unknown architecture", "architecture 'MambaForCausalLM' is unknown"), ("no config", "config.json: missing"),
+    ("not JSON", "config.json, line 1: not JSON"), ("missing tensor", "missing: model.norm.weight"),
+    ("extra tensor", "unknown: model.head.bias"), ("integers", "model.norm.weight has dtype torch.int64"),
+    ("another shape", "model.norm.weight has shape (7,), the config expects (48,)"),
+    ("lying header", "not a whole safetensors file"), ("cut off", "not a whole safetensors file"),
+    ("pickle", "pytorch_model.bin: a pickle, which can run anything"), ("adapter", "an adapter (LoRA), not a model"),
+    ("missing shard", ".safetensors: missing; model.safetensors.index.json names it"),
+    ("shard elsewhere", "'../model.safetensors' isn't the name of a safetensors file beside it"),
+    ("not an index", "no 'weight_map' in it"), ("tensor in no shard", "tensor model.norm.weight isn't in it"),
+    ("no tokenizer", "no such tokenizer"), ("larger tokenizer", "the tokenizer has 310 tokens, the model 304"),
+    ("unigram", "Unigram"),
+])  # fmt: skip
+def test_bad_folders_are_named_in_one_line_and_leave_nothing(
+    how: str, message: str, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (
+        folders[1] if how in ("missing shard", "shard elsewhere", "not an index", "tensor in no shard") else folders[0]
+    )
+    shutil.copytree(source, tmp_path / "hf")
+    damage(tmp_path / "hf", how)
+    assert groundup(["import", str(tmp_path / "hf"), str(tmp_path / "mine")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("groundup: ")
+    assert said.count("\n") == 1
+    assert message in said
+    assert not (tmp_path / "mine").exists()
+
+
+def test_the_command(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["import", str(folders[1]), str(tmp_path / "mine")]
+    assert groundup([*words, "--dry-run"]) == 0
+    assert not (tmp_path / "mine").exists()
+    assert groundup(words) == 0
+    assert "vocabulary of 304" in capsys.readouterr().out
+    assert groundup(words) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert groundup([*words, "--name", "plain", "--no-chat"]) == 0
+    assert load(tmp_path / "mine/02-tokenizer/plain").vocab_size == 300
+    shutil.rmtree(tmp_path / "mine/05-pretrain/main")
+    with record(open_run(tmp_path / "mine", "pretrain"), "", {}):
+        pass
+    for wrong, message in (
+        (words, "made by the project itself"), (["import"], "name a Hugging Face folder"),
+        (["import", "nowhere"], "no such file or folder"), (["import", "x.gguf"], "no such file"),
+        (["import", __file__], "a Hugging Face folder or nanoGPT's ckpt.pt was expected"),
+        ([*words, "--tokenizer", "a", "--text", "b"], "give one of them"),
+        ([*words, "--name", "t", "--text", "b"], "only a character model"),
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert groundup(wrong) == 2, wrong
+        assert message in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "mine/05-pretrain").iterdir()) == ["main", "plain"]
