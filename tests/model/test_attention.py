@@ -128,6 +128,26 @@ def test_the_blocks_of_flex_are_the_mask(mask: str, window: int) -> None:
         assert bool(told) == bool(expected[b, 0, t, s]), (b, t, s)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("mask", ["none", "documents"])
+@pytest.mark.parametrize("window", [0, 3])
+@pytest.mark.parametrize("new", [11, 4])
+def test_the_blocks_of_flex_give_the_lessons_values(new: int, window: int, mask: str) -> None:
+    """PyTorch can work the blocks off on a CPU too, uncompiled, slowly and without gradients."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    torch.manual_seed(1)
+    q, k, v = torch.randn(2, 4, new, 16), torch.randn(2, 2, 11, 16), torch.randn(2, 2, 11, 16)
+    positions = [[*range(4), *range(7)], [*range(9), *range(2)]] if mask == "documents" else [list(range(11))] * 2
+    given = document_mask(torch.tensor(positions))[:, :, -new:] if mask == "documents" else None
+    blocks = block_mask(given, new, 11, q.device, window=window)
+    allowed = allowed_by_hand(positions, new, [0, 0], window)
+    wide = [x.repeat_interleave(2, 1) for x in (k, v)]
+    ours = flex_attention(q, k, v, block_mask=blocks, enable_gqa=True)
+    assert isinstance(ours, Tensor)
+    close(ours, plain.scaled_dot_product_attention(q, *wide, allowed), 1e-6)
+
+
 def test_flex_needs_a_gpu_and_no_dropout() -> None:
     q = torch.zeros(1, 1, 2, 4)
     with pytest.raises(ConfigError, match="flex needs a CUDA device, not cpu; take auto, manual or sdpa"):
