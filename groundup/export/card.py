@@ -36,10 +36,10 @@ def model_card(trained: Trained, project: Path | None) -> str:
         _origin(trained, lineage),
         "## Shape", _shape(trained),
         "## Use", USE.replace("{prompt}", CHAT_PROMPT if trained.chats else TEXT_PROMPT),
-        *_training(lineage),
+        *_training(lineage), *_corpus(lineage),
     ]  # fmt: skip
-    if project is not None:
-        parts += [*_corpus(project), *_scores(project, trained.stage)]
+    if project is not None and lineage:
+        parts += _scores(project, trained, lineage[-1][1])
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -50,27 +50,36 @@ def _table(*rows: tuple[object, ...], left: int = 1) -> str:
     return "\n".join([shown[0], line, *shown[1:]])
 
 
+def _input(run: Run, role: str) -> Path | None:
+    """Returns the path of what a run read in a role, or None where it read nothing so."""
+    entry = run.info.get("inputs", {}).get(role)
+    return (run.path / entry["path"]).resolve() if entry else None
+
+
 def _lineage(checkpoint: Path) -> list[tuple[str, Run]]:
     """Returns the stages that led to a checkpoint with their runs, the first one first, as far as they are on disk."""
     folders = {folder: stage for stage, folder in STAGES.items()}
     found: list[tuple[str, Run]] = []
     path: Path | None = checkpoint.resolve()
-    while path is not None and path.parent.name == "checkpoints" and len(found) < len(STAGES):
+    while path is not None and path.parent.name == "checkpoints" and len(found) < 100:
         run = Run(path.parent.parent)
         found.append((folders.get(run.path.parent.name, "?"), run))
-        start = run.info.get("inputs", {}).get("start")
-        path = (run.path / start["path"]).resolve() if start else None
+        path = _input(run, "start")
     return found[::-1]
 
 
 def _origin(trained: Trained, lineage: list[tuple[str, Run]]) -> str:
-    """Returns the sentence that says where the weights come from."""
+    """Returns the sentences that say where the weights come from."""
     source = next((run.results["imported"] for _, run in lineage if "imported" in run.results), None)
-    begun = f"Trained further with groundup from {source}" if source else "Trained from scratch with groundup"
-    if len(lineage) == 1 and source:
-        begun = f"Taken over unchanged by groundup from {source}"
+    if source is None:
+        begun = "Trained from scratch with groundup."
+    elif len(lineage) == 1:
+        begun = f"Taken over by groundup from {source}, and not trained since."
+    else:
+        begun = f"Trained further with groundup from {source}."
+    before = " What it had learnt before isn't recorded here." if source else ""
     small = " It is small: expect it to know its corpus and little else." if trained.model.config.params() < 1e8 else ""
-    return f"{begun}.{small}"
+    return begun + before + small
 
 
 def _shape(trained: Trained) -> str:
@@ -101,18 +110,30 @@ def _training(lineage: list[tuple[str, Run]]) -> list[str]:
     return ["## Training", _table(head, *rows, left=3)] if rows else []
 
 
-def _corpus(project: Path) -> list[str]:
-    """Returns the section on the training text and its licences, or nothing where the project doesn't tell."""
-    folder = open_run(project, "data").path
-    if not (folder / "stats.json").exists():
+def _corpus(lineage: list[tuple[str, Run]]) -> list[str]:
+    """Returns the section on the text of pretraining and its licences, followed back through the token files."""
+    rows: list[tuple[object, ...]] = []
+    for folder in _data_runs(lineage):
+        sources: dict[str, Any] = read_json(folder / "stats.json").get("sources", {})
+        licences = _licences(folder / "documents.parquet")
+        for name, entry in sorted(sources.items()):
+            rows.append((name, licences.get(name, "none named"), f"{entry['documents']:,}", f"{entry['bytes']:,}"))
+    if not rows:
         return []
-    sources: dict[str, Any] = read_json(folder / "stats.json").get("sources", {})
-    licences = _licences(folder / "documents.parquet")
-    rows = [(name, f"{entry['documents']:,}", f"{entry['bytes']:,}", licences.get(name, "not recorded"))
-            for name, entry in sorted(sources.items())]  # fmt: skip
     note = "A licence is the one that the documents themselves name; for the others ask their source."
-    table = _table(("source", "documents", "bytes", "licences (documents)"), *rows)
-    return ["## Training data", table, note]
+    return ["## Training data", _table(("source", "licences (documents)", "documents", "bytes"), *rows, left=2), note]
+
+
+def _data_runs(lineage: list[tuple[str, Run]]) -> list[Path]:
+    """Returns the runs of `data build` whose documents were trained on, each once."""
+    found: list[Path] = []
+    for _, run in lineage:
+        for role in ("train", "replay"):
+            index = _input(run, role)
+            documents = _input(Run(index.parent.parent), "train") if index else None
+            if documents and documents.parent not in found and (documents.parent / "stats.json").exists():
+                found.append(documents.parent)
+    return found
 
 
 def _licences(documents: Path) -> dict[str, str]:
@@ -133,12 +154,15 @@ def _licences(documents: Path) -> dict[str, str]:
     }
 
 
-def _scores(project: Path, stage: str) -> list[str]:
-    """Returns the section on what was measured for this stage, or nothing where it wasn't."""
-    file = open_run(project, "eval").path / f"{'base' if stage == 'pretrain' else stage}.json"
+def _scores(project: Path, trained: Trained, run: Run) -> list[str]:
+    """Returns the section on what was measured for this very checkpoint, or nothing where it wasn't."""
+    name = "base" if trained.stage == "pretrain" else trained.stage
+    file = open_run(project, "eval").path / f"{name}{'' if run.path.name == 'main' else f'-{run.path.name}'}.json"
     if not file.exists():
         return []
     scores, rows = read_json(file), []
+    if (file.parent / scores.get("checkpoint", "")).resolve() != trained.checkpoint.resolve():
+        return []  # of an earlier training
     for key in MEASURES:
         if isinstance(entry := scores.get(key), dict) and "value" in entry:
             interval = f"{entry['low']:.3f} to {entry['high']:.3f}" if "low" in entry else ""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -12,10 +13,12 @@ import torch
 
 from groundup.base.errors import CheckpointError, ConfigError
 from groundup.base.files import write_json
-from groundup.base.records import Message
+from groundup.base.records import Document, Message, write_documents
 from groundup.base.runs import open_run, record, write_checkpoint
+from groundup.export.card import model_card
 from groundup.export.config import HuggingFaceConfig, stage_of
 from groundup.export.huggingface import export, main
+from groundup.export.trained import load_trained
 from groundup.model.config import ModelConfig, RopeConfig
 from groundup.model.huggingface import to_huggingface
 from groundup.model.transformer import Transformer
@@ -50,7 +53,14 @@ def tokenizer() -> Tokenizer:
 
 
 def finished(
-    project: Path, stage: str, tokenizer: Tokenizer, family: str = "qwen3", name: str = "main", **shape: Any
+    project: Path,
+    stage: str,
+    tokenizer: Tokenizer,
+    family: str = "qwen3",
+    name: str = "main",
+    inputs: dict[str, Path] | None = None,
+    results: dict[str, Any] | None = None,
+    **shape: Any,
 ) -> Transformer:
     """Puts a finished run of a stage into a project, with weights large enough that greedy text isn't one token repeated."""
     sizes = {"vocab_size": tokenizer.vocab_size, "context": 64, "d_model": 48, "n_layers": 2, "n_heads": 4}
@@ -59,9 +69,10 @@ def finished(
         for parameter in model.parameters():
             parameter += 0.15 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
     run = open_run(project, stage, name)
-    with record(run, "", {}), write_checkpoint(run.path, 3) as folder:
+    with record(run, "", inputs or {}) as found, write_checkpoint(run.path, 3) as folder:
         save_model(model, folder)
         save(tokenizer, folder / "tokenizer.json")
+        found |= results or {}
     return model
 
 
@@ -152,13 +163,16 @@ def test_the_model_cards_code_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     finished(tmp_path, stage, tokenizer)
-    write_json(tmp_path / "01-data/main/stats.json", {"sources": {"book": {"documents": 3, "bytes": 4567}}})
-    scores = {"bits_per_byte": {"value": 1.2345, "low": 1.2, "high": 1.3}, "per_problem": []}
-    write_json(tmp_path / f"11-eval/main/{'base' if stage == 'pretrain' else stage}.json", scores)
+    for name in ("base", "sft"):
+        stages = {"base": "05-pretrain", "sft": "06-sft"}
+        scores = {"bits_per_byte": {"value": 1.2345, "low": 1.2, "high": 1.3}, "per_problem": []}
+        write_json(
+            tmp_path / f"11-eval/main/{name}.json",
+            scores | {"checkpoint": f"../../{stages[name]}/main/checkpoints/step_000003"},
+        )
     folder = tmp_path / "out"
     main(HuggingFaceConfig(tmp_path, out=folder))
     card = (folder / "README.md").read_text()
-    assert "| book | 3 | 4,567 |" in card
     assert "| bits_per_byte | 1.234 | 1.200 to 1.300 |" in card or "| bits_per_byte | 1.235 | 1.200 to 1.300 |" in card
     assert f"stage: {stage}" in card
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
@@ -166,6 +180,33 @@ def test_the_model_cards_code_runs(
     capsys.readouterr()
     exec(code, {})
     assert "<|endoftext|>" not in capsys.readouterr().out
+
+
+def test_the_model_card_tells_the_models_own_history(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    documents = [Document("1", "a", "book", {"licence": "CC0"}), Document("2", "b", "book"), Document("3", "c", "web")]
+    data, shards = open_run(tmp_path, "data"), open_run(tmp_path, "shards")
+    with record(data, "", {}):
+        write_documents(data.path / "documents.parquet", documents)
+        sizes = {"book": {"documents": 2, "bytes": 4567}, "web": {"documents": 1, "bytes": 1}}
+        write_json(data.path / "stats.json", {"sources": sizes})
+    with record(shards, "", {"train": data.path / "documents.parquet"}):
+        write_json(shards.path / "train" / "index.json", {})
+    done = {"device": "cpu", "threads": 2, "precision": "bf16", "steps": 100, "tokens": 204800, "train_s": 61.0}
+    finished(tmp_path, "pretrain", tokenizer, inputs={"train": shards.path / "train" / "index.json"}, results=done)
+    base = HuggingFaceConfig(tmp_path, stage="pretrain").find()
+    finished(tmp_path, "sft", tokenizer, inputs={"start": base}, results=done | {"steps": 7})
+    write_json(tmp_path / "11-eval/main/sft.json", {"checkpoint": "../../06-sft/main/checkpoints/step_000002",
+                                                    "bits_per_byte": {"value": 1.0}})  # fmt: skip
+    card = model_card(load_trained(HuggingFaceConfig(tmp_path).find()), tmp_path)
+    assert "Trained from scratch with groundup." in card
+    assert "| pretrain | 2 threads of a CPU, bf16 |" in card
+    assert "| 100 | 204,800 | 1 min 01 s |" in card
+    assert "| sft | 2 threads of a CPU, bf16 |" in card
+    assert "| book | CC0 (1), none named (1) | 2 | 4,567 |" in card
+    assert "| web | none named (1) | 1 | 1 |" in card
+    assert "Evaluation" not in card  # what was measured was another checkpoint
+    shutil.rmtree(tmp_path / "01-data")
+    assert "Training data" not in model_card(load_trained(base), tmp_path)
 
 
 def test_it_takes_the_furthest_stage_or_the_one_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
