@@ -106,12 +106,6 @@ def _quote(text: str, first: frozenset[str]) -> str:
     return text
 
 
-def _marked(text: str) -> str:
-    """Returns the text between marks, but for white space at its edges, which a template may strip."""
-    core = text.strip()
-    return text.replace(core, BEGIN + core + FINISH) if core else text
-
-
 def render(messages: Sequence[Message], tokenizer: Tokenizer, generation_prompt: bool = False) -> Rendered:
     """Returns the conversation as tokens, by the tokenizer's own template or else `TEMPLATE`.
 
@@ -126,18 +120,12 @@ def render(messages: Sequence[Message], tokenizer: Tokenizer, generation_prompt:
             tokenizer.special(name)
     template, first = tokenizer.chat_template or TEMPLATE, frozenset(name[0] for name in tokenizer.specials)
     rows = [{"role": m.role, "content": _quote(m.content, first)} for m in messages]
-    guess = not re.search(r"{%-?\s*generation\b", template)
-    for row in rows:
-        if guess and row["role"] == "assistant":
-            row["content"] = _marked(row["content"])
     begin, end = roles(tokenizer)
-    text = _fill(template, messages=rows, add_generation_prompt=generation_prompt, bos_token=begin, eos_token=end)
-    if guess:
-        text = re.sub(rf"{FINISH}(\s*{re.escape(end)})", rf"\1{FINISH}", text)
-    if re.sub(f"[^{BEGIN}{FINISH}]", "", text).replace(BEGIN + FINISH, ""):
-        raise TokenizerError(
-            "the chat template takes an answer apart; put {% generation %} tags around what is written"
-        )
+    values = {"add_generation_prompt": generation_prompt, "bos_token": begin, "eos_token": end}
+    if re.search(r"{%-?\s*generation\b", template):
+        text = _fill(template, messages=rows, **values)
+    else:
+        text = _guess(template, rows, **values)
     tokens: list[int] = []
     mask: list[int] = []
     for number, span in enumerate(re.split(f"[{BEGIN}{FINISH}]", text)):
@@ -147,6 +135,31 @@ def render(messages: Sequence[Message], tokenizer: Tokenizer, generation_prompt:
             tokens += ids
             mask += [written] * len(ids)
     return Rendered(tokens, mask)
+
+
+def _guess(template: str, rows: Sequence[dict[str, str]], **values: Any) -> str:
+    """Returns the filled template with marks around what the assistant says and the end of its turns.
+
+    The marks stand in the answers themselves, with white space at their edges outside where a template strips it.
+    Raises: TokenizerError if a template does more to an answer than to place it.
+    """
+    plain = _fill(template, messages=rows, **values)
+    for answer in (r"\A(.*)\Z", r"\A\s*(.*?)\s*\Z"):
+        marked = [
+            row | {"content": re.sub(answer, _between, row["content"], flags=re.DOTALL)}
+            if row["role"] == "assistant"
+            else row
+            for row in rows
+        ]
+        text = _fill(template, messages=marked, **values)
+        if re.sub(f"[{BEGIN}{FINISH}]", "", text) == plain:
+            return re.sub(rf"{FINISH}(\s*{re.escape(values['eos_token'])})", rf"\1{FINISH}", text)
+    raise TokenizerError("the chat template takes an answer apart; put {% generation %} tags around what is written")
+
+
+def _between(match: re.Match[str]) -> str:
+    before, after = match[0][: match.start(1) - match.start()], match[0][match.end(1) - match.start() :]
+    return before + BEGIN + match[1] + FINISH + after
 
 
 def _fill(template: str, **values: Any) -> str:

@@ -11,6 +11,7 @@ from groundup.base.errors import DataError, TokenizerError
 from groundup.base.records import Message
 from groundup.tokenizer.chat import DEFAULT_SPECIALS, end_id, render
 from groundup.tokenizer.encode import Tokenizer
+from groundup.tokenizer.foreign import assemble
 from groundup.tokenizer.io import huggingface_files, load, save
 from groundup.tokenizer.train import train
 
@@ -134,6 +135,47 @@ def test_a_template_that_does_not_say_what_is_written_teaches_the_answers_and_th
     for prompt in (False, True):
         guessed, told = (render(talk, tokenizer, prompt) for tokenizer in ours)
         assert guessed == told
+
+
+LLAMA3 = (
+    "{% for message in messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' "
+    "+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}"
+    "{{ content }}{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+QWEN25 = (
+    "{%- if messages[0]['role'] == 'system' %}{{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}"
+    "{%- else %}{{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{%- endif %}"
+    "{%- for message in messages %}{%- if message.role != 'system' %}"
+    "{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
+
+
+@pytest.mark.parametrize(("template", "end"), [(LLAMA3, "<|eot_id|>"), (QWEN25, "<|im_end|>")])
+def test_templates_of_llama_3_and_qwen_give_transformers_tokens(tmp_path: Path, template: str, end: str) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["<|begin|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|im_start|>", "<|im_end|>"]
+    tokens = {bytes([byte]): byte for byte in range(256)}
+    ours = assemble(
+        tokens, None, {name: 300 + i for i, name in enumerate(names)}, "qwen2", template, begin="<|begin|>", end=end
+    )
+    for name, content in huggingface_files(ours, end=end).items():
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    talk = [*TALK, Message("user", "<|fake|> é\n"), Message("assistant", "\n  so <\n")]
+    rows = [{"role": m.role, "content": m.content} for m in talk]
+    for prompt in (False, True):
+        rendered = render(talk, ours, generation_prompt=prompt)
+        assert (
+            rendered.tokens
+            == theirs.apply_chat_template(rows, add_generation_prompt=prompt, return_dict=True)["input_ids"]
+        )
+        taught = ours.decode([t for t, m in zip(rendered.tokens, rendered.loss_mask, strict=True) if m])
+        said = [m.content.strip() if "trim" in template else m.content for m in talk if m.role == "assistant"]
+        assert taught == "".join(text + end for text in said)
+    begun = render(talk[:2], ours, generation_prompt=True).tokens
+    assert rendered.tokens[: len(begun)] == begun
 
 
 @pytest.mark.parametrize(
