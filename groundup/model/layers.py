@@ -161,30 +161,28 @@ class Experts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, T, C)."""
         flat = x.flatten(0, -2)  # (N, C)
-        weights, chosen = self.route(flat)  # (N, K)
+        weights, chosen, sent = self.route(flat)  # (N, K), (N, K), (E,)
         order = chosen.flatten().argsort(stable=True)  # (N K,): tokens that go to one expert stand together
-        sent = torch.bincount(chosen.flatten(), minlength=self.moe.experts).tolist()
-        parts = flat[order // self.moe.active].split(sent)
+        parts = flat.index_select(0, order // self.moe.active).split(sent.tolist())
         # An expert without a token is called too: its gradient is then zero everywhere, and not missing in some processes.
         out = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
         out = torch.empty_like(out).index_copy(0, order, out)  # back in the order of the tokens
         return (out.view(*chosen.shape, -1) * weights.to(out.dtype).unsqueeze(-1)).sum(-2).view_as(x)
 
-    def route(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the weights and the numbers of each token's experts, both (N, K), and keeps account of them."""
+    def route(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the weights and the numbers of each token's experts, both (N, K), and how many tokens go to each, (E,)."""
         with torch.autocast(flat.device.type, enabled=False):  # near-ties are decided here: not in bf16
             logits = self.router(flat.to(self.router.weight.dtype))
         probabilities = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))  # (N, E)
         weights, chosen = probabilities.topk(self.moe.active, dim=-1)
         if self.moe.normalise:
             weights = weights / weights.sum(-1, keepdim=True)
+        sent = torch.bincount(chosen.flatten(), minlength=self.moe.experts)
         if self.training and torch.is_grad_enabled():
-            with torch.no_grad():
-                sent = torch.bincount(chosen.flatten(), minlength=self.moe.experts)
-                self.tokens += sent
+            self.tokens += sent
             share = sent.to(probabilities.dtype) / len(flat)
             self.balance = self.moe.experts * (share * probabilities.mean(0)).sum()
-        return weights, chosen
+        return weights, chosen, sent
 
 
 class Block(nn.Module):
