@@ -27,6 +27,7 @@ check: .venv/dev.done
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/python docs/generate_cli.py --check
+	$(BIN)/python docs/generate_troubleshooting.py --check
 	$(BIN)/python benchmarks/readme.py --check
 
 format: .venv/dev.done
@@ -35,6 +36,7 @@ format: .venv/dev.done
 
 docs: .venv/dev.done
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_troubleshooting.py
 	$(BIN)/python benchmarks/readme.py
 
 book: .venv/dev.done

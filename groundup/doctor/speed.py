@@ -47,10 +47,10 @@ def waiting(facts: Facts) -> Finding | None:
 
 
 def idle(facts: Facts) -> Finding | None:
-    """Half of the machine or more had nothing to do: as many threads as half the cores or fewer, fp32 where bf16 was asked to be
-    left out on a GPU, or a GPU that wasn't used.
+    """Half of the machine or more had nothing to do: as many threads as half the cores or fewer, fp32 on a GPU, or a GPU that
+    wasn't used.
 
-    A factor of two is at stake. That is a note where the user said so himself (threads, device, precision).
+    A factor of two is at stake. It is a note where the user asked for it himself (`threads`, `device`, `precision`).
     """
     results, config, info = facts.info.get("results", {}), facts.config, facts.info
     threads, cores, device = results.get("threads"), info.get("cpus"), results.get("device", "cpu")

@@ -93,9 +93,8 @@ class SweepConfig:
     """
 
     base: Positional[Path] = Path("my-llm")  # a .toml of pretraining (a run's config.toml, say), or a project's folder
-    over: tuple[str, ...] = (
-        "train.lr=1e-4,3e-4,1e-3,3e-3,1e-2",
-    )  # KEY=VALUE,VALUE,... or KEY=FROM..TO:COUNT; several keys: every combination (3e-4 is the usual first guess for AdamW)
+    # KEY=VALUE,VALUE,... or KEY=FROM..TO:COUNT; of several keys every combination (3e-4 is the usual first guess for AdamW)
+    over: tuple[str, ...] = ("train.lr=1e-4,3e-4,1e-3,3e-3,1e-2",)
     name: str = "main"  # the sweep's name; its files go to PROJECT/sweeps/NAME
     steps: int = 0  # of the last and longest trials (0: the base's)
     keep: int = 3  # one in so many goes on to the next round, which has so many times the steps
