@@ -33,7 +33,7 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "merges": list,
 }
 FILES = (FILE, "merges.txt", "tokenizer.model", "vocab.txt")  # what a folder with a tokenizer in it may hold
-KINDS = {".model": "a sentencepiece tokenizer", ".txt": "a WordPiece vocabulary"}
+KINDS = {".model": "a sentencepiece tokenizer", "vocab.txt": "a WordPiece vocabulary"}
 FOREIGN = ("labels", "spare", "whole_words", "normal", "begin", "end")  # what only a tokenizer of others has
 
 
@@ -71,8 +71,9 @@ def load(path: Path | str) -> Tokenizer:
         raise TokenizerError(f"{path}: no such tokenizer; make one with `groundup tokenizer train`")
     if is_ranks(path):
         return from_ranks(read_ranks(path), pattern=pattern_of(path))
-    if path.suffix in KINDS:
-        raise TokenizerError(f"{path}: {KINDS[path.suffix]}; only byte-level BPE can be read (GPT-2, Llama 3, Qwen)")
+    for ending, kind in KINDS.items():
+        if path.name.endswith(ending):
+            raise TokenizerError(f"{path}: {kind}; only byte-level BPE can be read (GPT-2, Llama 3, Qwen)")
     try:
         value = read_json(path)
     except DataError as error:

@@ -22,6 +22,9 @@ SCRIPTS = ("Latin", "Cyrillic", "Greek", "Han", "Hiragana", "Katakana", "Hangul"
            "Bengali", "Tamil", "Telugu", "Thai", "Armenian", "Georgian")  # fmt: skip
 
 
+SEARCHED = 64  # samples' lengths of text that are passed over in search of a source without its share
+
+
 @dataclass
 class Tally:
     """What was counted of one source or script."""
@@ -103,20 +106,35 @@ def samples(
 
     About `limit` characters of each source. Raises: DataError naming a file that isn't there, isn't text, or is empty.
     """
-    taken: Counter[str] = Counter()
-    for source, text in _read(find_texts(paths), open_run(project, "data", data).path / "documents.parquet", invalid):
-        if taken[source] < limit:
-            text = text[: limit - taken[source]]
-            taken[source] += len(text)
-            yield source, text
-    if not any(taken.values()):
-        raise DataError(f"{', '.join(map(str, paths)) or project}: no text in it")
+    documents, some = open_run(project, "data", data).path / "documents.parquet", False
+    files = find_texts(paths)
+    for pair in _of_files(files, limit, invalid) if files else _of_documents(documents, limit):
+        some = True
+        yield pair
+    if not some:
+        raise DataError(f"{', '.join(map(str, files)) or documents}: no text in it")
 
 
-def _read(files: list[Path], documents: Path, invalid: str) -> Iterator[tuple[str, str]]:
-    if files:
-        yield from ((file.name, text) for file in files for text in strings(read_batches(file, invalid)))
-    elif documents.exists():
-        yield from ((document.source, document.text) for document in read_documents(documents))
-    else:
-        raise DataError(f"{documents}: not there; give texts by --input FILE, or --text")
+def _of_files(files: Iterable[Path], limit: int, invalid: str) -> Iterator[tuple[str, str]]:
+    for file in files:
+        left = limit
+        for text in strings(read_batches(file, invalid)):
+            yield file.name, text[:left]
+            left -= len(text)
+            if left <= 0:
+                break
+
+
+def _of_documents(path: Path, limit: int) -> Iterator[tuple[str, str]]:
+    """Yields documents until each source has its share, looking for rare ones in the first part of a large corpus only."""
+    if not path.exists():
+        raise DataError(f"{path}: not there; give texts by --input FILE, or --text")
+    taken, passed = Counter[str](), 0
+    for document in read_documents(path):
+        text = document.text[: max(0, limit - taken[document.source])]
+        taken[document.source] += len(text)
+        passed += len(document.text) - len(text)
+        if text:
+            yield document.source, text
+        if passed > SEARCHED * limit:
+            break

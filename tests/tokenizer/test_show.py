@@ -15,7 +15,7 @@ from groundup.tokenizer.compare import differences, shared
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.foreign import assemble
 from groundup.tokenizer.io import from_ranks, load, save, to_huggingface, to_ranks
-from groundup.tokenizer.measure import measure, script
+from groundup.tokenizer.measure import measure, samples, script
 from groundup.tokenizer.page import render_page
 from groundup.tokenizer.show import name, steps, suspicious, tree
 from groundup.tokenizer.train import train
@@ -67,6 +67,21 @@ def test_text_is_counted_in_the_form_that_is_encoded() -> None:
     tokens = {bytes([byte]): byte for byte in range(256)} | {"é".encode(): 256}
     usage = measure(assemble(tokens, None, {}, "gpt2", normal="NFC"), [("a", "e\u0301")])
     assert usage.used == Counter([256])
+
+
+def test_a_sample_takes_its_share_of_each_source(project: Path, tmp_path: Path) -> None:
+    def shares(*paths: Path, limit: int) -> dict[str, int]:
+        taken: Counter[str] = Counter()
+        for source, text in samples(paths, project, limit=limit):
+            taken[source] += len(text)
+        return dict(taken)
+
+    whole = {"book": len(STORY), "web": len(TEXTS[1][1]) + len(TEXTS[2][1])}
+    assert shares(limit=10_000) == whole
+    assert shares(limit=30) == {"book": 30, "web": 30}
+    (tmp_path / "a.txt").write_text("a" * 50, encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"text": "bbb"}\n{"text": "cc"}\n', encoding="utf-8")
+    assert shares(tmp_path / "a.txt", tmp_path / "b.jsonl", limit=4) == {"a.txt": 4, "b.jsonl": 4}
 
 
 @pytest.mark.parametrize(
