@@ -242,7 +242,7 @@ def main() -> None:
         texts = [json.loads(line)["text"] for line in lines]
     peer, few, runs = Peer(args.peer), texts[: 300 if args.quick else 2000], 1 if args.quick else 2
     texts = texts[:1000] if args.quick else texts
-    small = corpus(args.folder, 1000 if args.quick else 4000)[0]
+    small = corpus(args.folder, 1000 if args.quick else 2000)[0]
     work: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "filters": lambda: [filters(texts, rows, peer, True)], "minhash": lambda: [minhash(texts, rows, peer, True)],
         "shipped": lambda: [filters(few, rows, peer, False), minhash(few, rows, peer, False)],

@@ -137,6 +137,9 @@ def pipeline(warc: str, out: str, workers: int, stated: bool) -> None:
     class Resiliparse(BaseExtractor):
         name = "resiliparse"
 
+        def __init__(self) -> None:
+            super().__init__(timeout=1)
+
         def extract(self, text: str) -> str:
             from resiliparse.extract.html2text import extract_plain_text
             from resiliparse.parse.html import HTMLTree

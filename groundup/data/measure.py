@@ -16,7 +16,7 @@ from groundup.data.scan import (
     decode,
     encode,
     find,
-    line_end,
+    line,
     mix,
     prefixes,
     renew,
@@ -38,6 +38,7 @@ FEATURES = (
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 LOREM, SCRIPT, EDIT, NEEDED = "lorem ipsum", "javascript", "edit]", "citation needed]"
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+BRACKET = 30
 CITATIONS, SCRIPTS, POLICIES, UNENDED, LINE_SENTENCES = 1, 2, 4, 8, 16  # what C4 does to lines
 
 
@@ -85,14 +86,14 @@ def measure(texts: Sequence[str], config: BuildConfig) -> Measured:
 
 
 def _phrases(phrases: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns ASCII phrases in one array, where each begins, and which (one bit each) begin with a letter, small or large.
-
-    What only follows a bracket isn't looked for by its first letter.
+    """Returns ASCII phrases in one array, where each begins, and which (one bit each) have a letter, small or large, as their first
+    and as their second. What only follows a bracket isn't looked for by its first letter.
     """
-    starts = np.zeros(128, np.int64)
+    starts = np.zeros((128, 2), np.int64)
     for number, phrase in enumerate(phrases):
         if phrase not in (EDIT, NEEDED):
-            starts[[ord(phrase[0]), ord(phrase[0].upper())]] |= 1 << number
+            for place in range(2):
+                starts[[ord(phrase[place]), ord(phrase[place].upper())], place] |= 1 << number
     return np.frombuffer("".join(phrases).encode(), np.uint8), np.cumsum([0, *map(len, phrases)]), starts
 
 
@@ -106,15 +107,18 @@ def _word_hash(word: str) -> int:
 
 @njit(cache=True, nogil=True)
 def _held(chars, start, stop, phrases):  # type: ignore[no-untyped-def]
-    """Returns which of the phrases of lower-case ASCII (one bit each) stand in the stretch, in letters of either case."""
+    """Returns which of the phrases of lower-case ASCII (one bit each) stand in the stretch, in either case; bit BRACKET: a '{'."""
     letters, cuts, starts = phrases
     held = 0
-    for i in range(start, stop):
-        if chars[i] >= 128 or not starts[chars[i]]:  # no phrase begins with a k, which the Kelvin sign could stand for
+    for i in range(start, stop - 1):
+        here = (
+            starts[min(chars[i], 127), 0] & starts[min(chars[i + 1], 127), 1]
+        )  # no k among them, which the Kelvin sign could be
+        if not here:
             continue
         for number in range(len(cuts) - 1):
             size = cuts[number + 1] - cuts[number]
-            if not starts[chars[i]] >> number & 1 or i + size > stop:
+            if not here >> number & 1 or i + size > stop:
                 continue
             k = 0
             while k < size:
@@ -124,7 +128,10 @@ def _held(chars, start, stop, phrases):  # type: ignore[no-untyped-def]
                     break
                 k += 1
             held |= (k == size) << number
-    return held
+    bracket = False
+    for i in range(start, stop):
+        bracket |= chars[i] == 123
+    return held | bracket << BRACKET
 
 
 @njit(cache=True, nogil=True)
@@ -164,7 +171,7 @@ def _full_stops(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
     count = 0
     for i in range(start, stop):
         c = chars[i]
-        if c == 46 or c == 33 or c == 63 or c == 0x3002 or c == 0xFF01 or c == 0xFF1F:
+        if c == 46 or c == 33 or c == 63 or (c >= 0x3002 and (c == 0x3002 or c == 0xFF01 or c == 0xFF1F)):
             j = i + 1
             while j < stop and (chars[j] == 34 or chars[j] == 39 or chars[j] == 41 or chars[j] == 93 or chars[j] == 0x201D
                                 or chars[j] == 0x2019):  # fmt: skip
@@ -178,50 +185,35 @@ def _page(chars, n, kinds, numbers, phrases, kept, out):  # type: ignore[no-unty
     """Returns the bounds in `kept` of what C4's line rules leave; sets out[21:24]: lorem ipsum, curly brackets, sentences."""
     flags, size, i, first = numbers[3], 0, 0, True
     while i < n:
-        stop, following = line_end(chars, i, n, kinds)
-        start, stop = stripped(chars, i, stop, kinds)
-        i = following
-        words = longest = 0
-        q = start
-        while q < stop:
-            if kinds[chars[q]] & SPACE:
-                q += 1
-                continue
-            begin = q
-            while q < stop and not kinds[chars[q]] & SPACE:
-                q += 1
-            words, longest = words + 1, max(longest, q - begin)
+        start, stop, i, words, longest = line(chars, i, n, kinds)
         if longest > numbers[5]:
             continue
         before = size
         if not first:
             kept[size] = 10
             size += 1
-        line = size
+        begin = size
         if flags & CITATIONS:
             size = _uncited(chars, start, stop, phrases, kinds, kept, size)
         else:
             kept[size : size + stop - start] = chars[start:stop]
             size += stop - start
-        last = kept[size - 1] if size > line else np.uint32(0)
-        dots = size - line >= 3 and kept[size - 1] == 46 and kept[size - 2] == 46 and kept[size - 3] == 46
+        last = kept[size - 1] if size > begin else np.uint32(0)
+        dots = size - begin >= 3 and kept[size - 1] == 46 and kept[size - 2] == 46 and kept[size - 3] == 46
         ended = (last == 46 or last == 63 or last == 33 or last == 34 or last == 39) and not dots
         if (flags & UNENDED and not ended) or words < numbers[4]:
             size = before
             continue
-        held = _held(kept, line, size, phrases)
+        held = _held(kept, begin, size, phrases)
         out[21] += held & 1
         drop = flags & SCRIPTS and held & 2
         if not drop:
-            bracket = False
-            for k in range(line, size):
-                bracket |= kept[k] == 123
-            out[22] += bracket
-            drop = flags & POLICIES and held >> 4
+            out[22] += held >> BRACKET
+            drop = flags & POLICIES and held >> 4 & (1 << (BRACKET - 4)) - 1
         if drop:
             size = before
             continue
-        out[23] += max(_full_stops(kept, line, size, kinds), 1 if flags & LINE_SENTENCES else 0)
+        out[23] += max(_full_stops(kept, begin, size, kinds), 1 if flags & LINE_SENTENCES else 0)
         first = False
     return stripped(kept, 0, size, kinds)
 
@@ -273,14 +265,12 @@ def _gopher(chars, n, kinds, out):  # type: ignore[no-untyped-def]
         i += 1
     i = 0
     while i < n:
-        stop, following = line_end(chars, i, n, kinds)
-        start, stop = stripped(chars, i, stop, kinds)
+        start, stop, i, _, _ = line(chars, i, n, kinds)
         lines += 1
         if start < stop:
             bullets += chars[start] == 0x2022 or chars[start] == 45
             dots = stop - start >= 3 and chars[stop - 1] == 46 and chars[stop - 2] == 46 and chars[stop - 3] == 46
             trailing += dots or chars[stop - 1] == 0x2026
-        i = following
     out[15], out[16], out[29] = hashes, ellipses, shouts
     out[17], out[18] = bullets / max(lines, 1), trailing / max(lines, 1)
 

@@ -14,7 +14,7 @@ __all__ = [
     "decode",
     "encode",
     "find",
-    "line_end",
+    "line",
     "mix",
     "prefixes",
     "renew",
@@ -126,6 +126,8 @@ def segments(chars, start, stop, newlines, least, prefix, powers, table):  # typ
     count = again = again_chars = 0
     i = begin = start
     while i <= stop:
+        while i < stop and chars[i] != 10:
+            i += 1
         j = i
         while j < stop and chars[j] == 10:
             j += 1
@@ -138,7 +140,7 @@ def segments(chars, start, stop, newlines, least, prefix, powers, table):  # typ
             if i == stop:
                 break
             begin = j
-        i = max(j, i + 1)
+        i = j
     return count, again, again_chars
 
 
@@ -191,7 +193,7 @@ def runs(first, last, bounds, prefix, powers, grams, table, counts, firsts, out)
     """
     for i in range(first, last):
         size = bounds[i + 1] - bounds[i]
-        grams[i] = prefix[bounds[i + 1]] - prefix[bounds[i]] * powers[size] ^ np.uint64(size)
+        grams[i] = mix(prefix[bounds[i + 1]] - prefix[bounds[i]] * powers[size] ^ np.uint64(size))
     before, words, here = grams, grams[first:last].copy(), np.empty(last - first, np.int64)
     for n in range(2, 5):
         renew(table, last - first)
@@ -241,9 +243,22 @@ def stripped(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def line_end(chars, start, n, kinds):  # type: ignore[no-untyped-def]
-    """Returns where the line ends and where the next begins, as str.splitlines cuts."""
-    i = start
-    while i < n and not kinds[chars[i]] & BREAK:
+def line(chars, start, n, kinds):  # type: ignore[no-untyped-def]
+    """Returns the bounds of a line (cut as str.splitlines cuts) without the spaces around it, where the next begins, how many words
+    between spaces it has, and how long the longest is."""
+    i, begin, end, words, longest, word = start, start, start, 0, 0, -1
+    while i < n:
+        kind = kinds[chars[i]]
+        if kind & SPACE:
+            if word >= 0:
+                longest, end, word = max(longest, i - word), i, -1
+            if kind & BREAK:
+                break
+        elif word < 0:
+            if words == 0:
+                begin = i
+            words, word = words + 1, i
         i += 1
-    return i, i + (2 if i + 1 < n and chars[i] == 13 and chars[i + 1] == 10 else 1)
+    if word >= 0:
+        longest, end = max(longest, i - word), i
+    return begin, max(begin, end), i + (2 if i + 1 < n and chars[i] == 13 and chars[i + 1] == 10 else 1), words, longest

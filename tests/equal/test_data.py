@@ -108,6 +108,12 @@ def test_rules_on_random_texts(seed: int) -> None:
     assert_rules_agree([random_text(dice) for _ in range(10)] + [random_sums(dice) for _ in range(10)])
 
 
+def test_short_tokens_have_unlike_hashes() -> None:
+    assert_rules_agree(
+        ["3?=4==.3-#=4?3==?.3+a=3=3??3-3", "".join(random.Random(1).choices("abc !?.,;:=+-*/()", k=3000))]
+    )
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab3 4+=-.!?\n\u00e9\u4e2d#A_'\u2026 "), max_size=400))
 def test_rules_on_strange_texts(text: str) -> None:
