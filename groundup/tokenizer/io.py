@@ -71,9 +71,9 @@ def load(path: Path | str) -> Tokenizer:
         raise TokenizerError(f"{path}: no such tokenizer; make one with `groundup tokenizer train`")
     if is_ranks(path):
         return from_ranks(read_ranks(path), pattern=pattern_of(path))
-    for ending, kind in KINDS.items():
+    for ending, what in KINDS.items():
         if path.name.endswith(ending):
-            raise TokenizerError(f"{path}: {kind}; only byte-level BPE can be read (GPT-2, Llama 3, Qwen)")
+            raise TokenizerError(f"{path}: {what}; only byte-level BPE can be read (GPT-2, Llama 3, Qwen)")
     try:
         value = read_json(path)
     except DataError as error:
