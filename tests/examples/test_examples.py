@@ -28,3 +28,17 @@ def test_plain_llm_takes_a_text(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "brown fox" in done.stdout.split("it continues")[1]
+
+
+def test_experts_share_the_letters_among_them() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "experts.py"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    losses = [float(number) for number in re.findall(r"loss ([\d.]+)", done.stdout)]
+    assert losses[0] > 4.5
+    assert losses[1] < 1.0
+    shares = [int(number) for number in re.findall(r"\d+", done.stdout.split("expert [")[2].split("]")[0])]
+    assert len(shares) == 4
+    assert max(shares) < 2 * sum(shares) / 4
+    assert done.stdout.count("expert ") >= 5
