@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from groundup.base.errors import TokenizerError
 from groundup.base.log import say
 from groundup.tokenizer.encode import Tokenizer
-from groundup.tokenizer.foreign import Foreign, labels
+from groundup.tokenizer.foreign import labels
 from groundup.tokenizer.io import find, load
 from groundup.tokenizer.measure import Tally, Usage, measure
 from groundup.tokenizer.show import facts, name, table, texts_of
@@ -20,8 +20,7 @@ __all__ = ["differences", "main", "shared"]
 
 def vocabulary(tokenizer: Tokenizer) -> set[bytes]:
     """Returns the tokens as bytes, specials apart."""
-    spare = tokenizer.spare if isinstance(tokenizer, Foreign) else {}
-    return {tokenizer.token_bytes(i) for i in labels(tokenizer)} | set(spare)
+    return {tokenizer.token_bytes(i) for i in labels(tokenizer)} | set(tokenizer.spare)
 
 
 def shared(a: Tokenizer, b: Tokenizer) -> tuple[int, int, int]:

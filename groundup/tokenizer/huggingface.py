@@ -27,10 +27,9 @@ def to_huggingface(tokenizer: Tokenizer) -> dict[str, Any]:
     vocabulary = dict(zip(names, ids, strict=True))
     if len(vocabulary) < len(names):
         raise TokenizerError("two merges spell the same token, which Hugging Face's format can't hold")
-    foreign = tokenizer if isinstance(tokenizer, Foreign) else None
-    if foreign:  # an added token that isn't in the vocabulary would be numbered anew, behind it
-        vocabulary |= {"".join(letters[byte] for byte in token): i for token, i in foreign.spare.items()}
-        vocabulary |= foreign.specials
+    if isinstance(tokenizer, Foreign):  # an added token that isn't in the vocabulary would be numbered anew, behind it
+        vocabulary |= {"".join(letters[byte] for byte in token): i for token, i in tokenizer.spare.items()}
+        vocabulary |= tokenizer.specials
         vocabulary = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
     split = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     if (pattern := PATTERNS.get(tokenizer.pattern, tokenizer.pattern.removeprefix(CUSTOM))) is not None:
@@ -39,14 +38,14 @@ def to_huggingface(tokenizer: Tokenizer) -> dict[str, Any]:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
         "version": "1.0", "truncation": None, "padding": None, "post_processor": None,
-        "normalizer": {"type": foreign.normal} if foreign and foreign.normal else None,
+        "normalizer": {"type": tokenizer.normal} if tokenizer.normal else None,
         "added_tokens": [{"id": i, "content": name} | flags for name, i in tokenizer.specials.items()],
         "pre_tokenizer": split,
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
         "model": {
             "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-            "ignore_merges": foreign is not None and foreign.whole_words,
+            "ignore_merges": tokenizer.whole_words,
             "vocab": vocabulary, "merges": [[names[left], names[right]] for left, right in tokenizer.merges],
         },
     }  # fmt: skip

@@ -40,15 +40,14 @@ FOREIGN = ("labels", "spare", "whole_words", "normal", "begin", "end")  # what o
 def save(tokenizer: Tokenizer, path: Path | str) -> None:
     """Writes the tokenizer as JSON, atomically: to `path`, or as tokenizer.json into the folder `path`."""
     value: dict[str, Any] = {"format": FORMAT, "version": 1, "pattern": tokenizer.pattern}
-    foreign = isinstance(tokenizer, Foreign)
-    value["specials"] = tokenizer.specials if foreign else list(tokenizer.specials)
+    value["specials"] = list(tokenizer.specials)
     if tokenizer.byte_order != bytes(range(256)):
         value["byte_order"] = list(tokenizer.byte_order)
     if tokenizer.chat_template is not None:
         value["chat_template"] = tokenizer.chat_template
     if isinstance(tokenizer, Foreign):
         value |= {key: getattr(tokenizer, key) for key in FOREIGN}
-        value["spare"] = {name.hex(): i for name, i in tokenizer.spare.items()}
+        value |= {"specials": tokenizer.specials, "spare": {name.hex(): i for name, i in tokenizer.spare.items()}}
     write_json(_file(path), value | {"merges": [f"{left} {right}" for left, right in tokenizer.merges]})
 
 

@@ -12,7 +12,6 @@ from groundup.base.log import progress
 from groundup.base.records import read_documents
 from groundup.base.runs import open_run
 from groundup.tokenizer.encode import Tokenizer, whole
-from groundup.tokenizer.foreign import Foreign
 from groundup.tokenizer.pattern import blocks, splitter
 from groundup.tokenizer.texts import find_texts, read_batches, strings
 
@@ -80,7 +79,7 @@ def measure(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> Usage:
     """
     pattern = "whitespace" if tokenizer.pattern == "bytes" else tokenizer.pattern
     split, usage, words = splitter(pattern), Usage(), dict[str, Counter[str]]()
-    normal: Any = tokenizer.normal if isinstance(tokenizer, Foreign) else None
+    normal: Any = tokenizer.normal
     with progress("counting words", None, "characters") as bar:
         for source, text in texts:
             text = whole(text if normal is None else unicodedata.normalize(normal, text))

@@ -6,7 +6,6 @@ from typing import Any
 
 from groundup.base.files import write_text
 from groundup.tokenizer.encode import StreamDecoder, Tokenizer
-from groundup.tokenizer.foreign import Foreign
 from groundup.tokenizer.measure import Tally, Usage
 from groundup.tokenizer.pattern import CUSTOM, PATTERNS
 from groundup.tokenizer.show import facts, name, suspicious
@@ -28,13 +27,12 @@ def pieces(tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
 
 def vocabulary(title: str, tokenizer: Tokenizer) -> dict[str, Any]:
     """Returns what the page's script needs to encode as the tokenizer does."""
-    foreign = tokenizer if isinstance(tokenizer, Foreign) else None
     pattern = PATTERNS.get(tokenizer.pattern, tokenizer.pattern.removeprefix(CUSTOM))
-    whole = foreign.spare if foreign and foreign.whole_words else {}
+    whole = tokenizer.spare if tokenizer.whole_words else {}
     return {
         "title": title, "facts": facts(tokenizer), "order": list(tokenizer.byte_order), "pattern": pattern,
         "merges": " ".join(f"{left} {right}" for left, right in tokenizer.merges),
-        "labels": list(foreign.labels) if foreign else None, "normal": foreign.normal if foreign else None,
+        "labels": tokenizer.labels, "normal": tokenizer.normal,
         "whole": {token.decode(): i for token, i in whole.items() if _is_text(token)},
     }  # fmt: skip
 

@@ -43,8 +43,8 @@ def to_ranks(tokenizer: Tokenizer) -> dict[bytes, int]:
                 f"tiktoken doesn't bring text into the form {tokenizer.normal}, as this tokenizer does"
             )
         again = from_ranks(ranks, tokenizer.specials, tokenizer.pattern)
-        spare = again.spare if isinstance(again, Foreign) else {}
-        if (again.merges, spare) != (tokenizer.merges, tokenizer.spare) or (spare and not tokenizer.whole_words):
+        same = (again.merges, again.spare) == (tokenizer.merges, tokenizer.spare)
+        if not same or (again.spare and not tokenizer.whole_words):
             raise TokenizerError("tiktoken joins in the order of the ids, which isn't how this tokenizer's merges go")
     return ranks
 

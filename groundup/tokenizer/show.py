@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from groundup.base.log import command, quantity, say
 from groundup.tokenizer.encode import Tokenizer
-from groundup.tokenizer.foreign import Foreign, labels
+from groundup.tokenizer.foreign import labels
 from groundup.tokenizer.io import find, load
 from groundup.tokenizer.measure import Tally, Usage, measure, samples
 
@@ -70,7 +70,7 @@ def suspicious(tokenizer: Tokenizer, usage: Usage) -> dict[str, list[int]]:
     cannot, idle, half, odd, run = found.values()
     needed, special = steps(tokenizer, usage.used), set(tokenizer.specials.values())
     enough = usage.total.tokens >= ENOUGH * len(tokenizer.merges)
-    for token in [*labels(tokenizer)[256:], *(tokenizer.spare.values() if isinstance(tokenizer, Foreign) else ())]:
+    for token in [*labels(tokenizer)[256:], *tokenizer.spare.values()]:
         raw, seen = tokenizer.token_bytes(token), token in usage.used
         if token in special:
             continue
@@ -112,9 +112,8 @@ def tree(tokenizer: Tokenizer, token: int, usage: Usage | None = None) -> list[s
 def facts(tokenizer: Tokenizer) -> str:
     """Returns one line about a vocabulary."""
     parts = [f"256 bytes, {len(tokenizer.merges):,} merges, {len(tokenizer.specials)} specials"]
-    if isinstance(tokenizer, Foreign):
-        parts += [f"{len(tokenizer.spare)} words without a merge"] if tokenizer.spare else []
-        parts += [f"text in the form {tokenizer.normal}"] if tokenizer.normal else []
+    parts += [f"{len(tokenizer.spare)} words without a merge"] if tokenizer.spare else []
+    parts += [f"text in the form {tokenizer.normal}"] if tokenizer.normal else []
     return f"{tokenizer.vocab_size:,} ids ({', '.join(parts)}); pattern {tokenizer.pattern}"
 
 
