@@ -297,9 +297,8 @@ class Tokenizer:
             return [np.frombuffer(self._byte_ids(text), np.uint8).astype(np.int32) for text in texts]
         if texts and self._worth(sum(map(len, texts))):
             from groundup.tokenizer.count import threads_here
-            from groundup.tokenizer.texts import pack
 
-            return self._engine.encode(pack([self._normal(text) for text in texts]), threads or threads_here())
+            return self._engine.encode_texts(map(self._normal, texts), threads or threads_here())
         return [np.fromiter(self._stream(text), np.int32) for text in texts]
 
     def encode_files(

@@ -9,6 +9,7 @@ from itertools import chain, pairwise
 
 import numpy as np
 
+from groundup.base.errors import TokenizerError
 from groundup.tokenizer.count import cut
 from groundup.tokenizer.kernels.join import join_bytes, total_size
 from groundup.tokenizer.kernels.merge import (
@@ -16,6 +17,7 @@ from groundup.tokenizer.kernels.merge import (
     OUT,
     ROOM,
     SCRATCH,
+    SHORT,
     encode_words,
     fill_pairs,
     know_words,
@@ -23,13 +25,14 @@ from groundup.tokenizer.kernels.merge import (
 )  # fmt: skip
 from groundup.tokenizer.kernels.split import rules_of
 from groundup.tokenizer.kernels.words import MOST, SLOT, grow
-from groundup.tokenizer.texts import Batch, pack_bytes
+from groundup.tokenizer.texts import Batch, batches, pack_bytes
 
 __all__ = ["Engine", "Joiner", "Vocabulary", "merge"]
 
 LARGEST = 20  # a word table has at most 2**20 slots, 32 MB; when it is full, it begins anew
 ARENA = 1 << 22  # numbers in an arena at most, 16 MB
-TASK_BYTES = 1 << 20
+TASK_BYTES = 1 << 20  # what a thread takes at a time: it and its ids stay near the processor
+MOST_SYMBOLS = 1 << 20
 
 
 class Vocabulary:
@@ -46,9 +49,13 @@ class Vocabulary:
         whole: Mapping[bytes, int] | None = None,
     ) -> None:
         self.size = 256 + len(merges)
+        if self.size > MOST_SYMBOLS:
+            raise TokenizerError(
+                f"{self.size} symbols are more than the {MOST_SYMBOLS} that can be encoded by compiled code"
+            )
         pairs = np.array(merges, np.int32).reshape(-1, 2)
         self.shift = 64 - max(4, (2 * len(pairs)).bit_length())
-        self.pairs = np.full((1 << (64 - self.shift), 2), 0xFFFFFFFFFFFFFFFF, np.uint64)
+        self.pairs = np.full(1 << (64 - self.shift), 0xFFFFFFFFFFFFFFFF, np.uint64)
         fill_pairs(pairs, 256, self.pairs, self.shift)
         self.letters = np.frombuffer(id_of_byte, np.uint8).astype(np.int32)
         by_id = np.full((256, 256), NEVER, np.int32)
@@ -161,7 +168,7 @@ class Engine:
                     edges, ranges = cut(batch, parts, self.kinds)
                     work = [pool.submit(self._span, batch.buffer, edges, *span) for span in pairwise(ranges)]
                     ahead.append((batch, edges, work))
-                while len(ahead) > (batch is not None):
+                while ahead and (batch is None or len(ahead) > 2 * threads):
                     ready, edges, work = ahead.popleft()
                     texts = _texts(ready, edges, [future.result() for future in work])
                     if begun:
@@ -170,11 +177,16 @@ class Engine:
                     yield from texts
             yield from begun
 
-    def encode(self, batch: Batch, threads: int = 1) -> list[np.ndarray]:
+    def encode(self, batch: Batch) -> list[np.ndarray]:
         """Returns the ids of each text of a batch."""
-        if threads > 1 and int(batch.edges[-1]) > 2 * TASK_BYTES:
-            return list(self.stream([batch], threads))
         return _texts(batch, batch.edges, [self._span(batch.buffer, batch.edges, 0, len(batch.edges) - 1)])
+
+    def encode_texts(self, texts: Iterable[str], threads: int = 1) -> list[np.ndarray]:
+        """Returns the ids of each text."""
+        small = batches(texts, TASK_BYTES)
+        return (
+            list(self.stream(small, threads)) if threads > 1 else [ids for batch in small for ids in self.encode(batch)]
+        )
 
 
 def _texts(batch: Batch, edges: np.ndarray, spans: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
@@ -211,7 +223,8 @@ class Joiner:
 def merge(ids: Iterable[int], vocabulary: Vocabulary, long: bool) -> list[int]:
     """Returns the symbols after all merges, by the way for short words or that for long ones; for tests."""
     symbols = np.fromiter(ids, np.int32)
-    scratch = np.empty((6, len(symbols) + 1), np.int32)
+    assert long or len(symbols) <= SHORT
+    scratch = np.empty((6, len(symbols) + 65), np.int32)
     scratch[0, : len(symbols)] = symbols
     heads = np.full((2, vocabulary.size), -1, np.int32)
     waiting = np.zeros((vocabulary.size >> 6) + 1, np.uint64)

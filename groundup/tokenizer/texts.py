@@ -135,7 +135,7 @@ def _parquet(path: Path) -> Iterator[Batch]:
                 buffer = np.zeros(size + PADDING, np.uint8)
                 if size:
                     buffer[:size] = np.frombuffer(data, np.uint8)[edges[0] : edges[-1]]
-                yield Batch(buffer, edges - edges[0])
+                yield Batch(_sealed(buffer), edges - edges[0])
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a whole Parquet file with texts ({str(error).splitlines()[0]})") from error
     except OSError as error:
@@ -162,6 +162,7 @@ def _plain(path: Path, replace: bool) -> Iterator[Batch]:
             buffer[:held] = rest
             known = held + _fill(stream.buffer, memoryview(buffer)[held : held + size])  # type: ignore[arg-type]
             last = known < held + size
+            buffer = _sealed(buffer)
             good = valid(buffer, 0, known)
             rest = buffer[good:known]  # the beginning of a character that the block's end cuts, unless it's no text
             if len(rest) > 3 or (last and len(rest)):
@@ -182,6 +183,12 @@ def _plain(path: Path, replace: bool) -> Iterator[Batch]:
             if last:
                 return
             place, size = place + cut, BATCH_BYTES
+
+
+def _sealed(buffer: np.ndarray) -> np.ndarray:
+    """Returns the array for reading only, as those of strings are: a kernel is compiled anew for every kind of array."""
+    buffer.flags.writeable = False
+    return buffer
 
 
 def _fill(stream: BinaryIO, room: memoryview) -> int:

@@ -7,8 +7,8 @@ outside ASCII, or all of o200k) is left to the state machine.
 
 import numpy as np
 
-from groundup.tokenizer.kernels.machine import first_bit, kernel, load8, load64, part
-from groundup.tokenizer.kernels.split import LEAD, contraction, kind_at, next_piece
+from groundup.tokenizer.kernels.machine import first_bit, kernel, load8, load64, part, store8, word64
+from groundup.tokenizer.kernels.split import HIGH_BITS, LEAD, contraction, kind_at, next_piece
 from groundup.tokenizer.kernels.unicode import LETTER, NUMBER, SIGN, SPACE
 
 __all__ = ["BLOCK", "ends", "ends_slowly", "pieces", "rooms"]
@@ -61,25 +61,32 @@ def words_only(size, flags):
 @part
 def foreign(text, start, size, stop, rules, kinds, flags):
     """Writes the flags of characters outside ASCII; returns False for what a byte's neighbours can't tell."""
-    i = start
-    while i < start + size:
-        if load8(text, i) < 128:
-            i += 1
+    i, end, into = start, start + size, flags.ctypes.data + BEFORE - start
+    while i < end:
+        high = word64(text, i) & HIGH_BITS
+        if high == 0:
+            i += 8
             continue
+        i += first_bit(high) >> 3
+        if i >= end:
+            break
         found = kind_at(text, i, kinds)
-        kind, length, at = found & 15, found >> 4, BEFORE + i - start
+        kind, length = found & 15, found >> 4
         if kind >= SPACE or (kind == NUMBER and rules & LEAD):
             return False
-        flag = np.uint8(L) if kind == LETTER else np.uint8(N) if kind == NUMBER else np.uint8(O)
-        for k in range(at, min(at + length, BEFORE + size)):
-            flags[k] = flag
-        i += length
+        flag = np.int64(L) if kind == LETTER else np.int64(N) if kind == NUMBER else np.int64(O)
+        first, rest = flag, flag
         # One sign alone may lead a word. Then only its first byte counts as a sign, so that it looks like one of ASCII.
-        if kind == SIGN and rules & LEAD and not flags[at - 1] & np.uint8(O | S) and i < stop:
-            following = kind_at(text, i, kinds) & 15
-            if following == LETTER:
-                for k in range(at + 1, min(at + length, BEFORE + size)):
-                    flags[k] = np.uint8(L)
+        alone = kind == SIGN and rules & LEAD and not load8(into, i - 1) & (O | S) and i + length < stop
+        if alone and kind_at(text, i + length, kinds) & 15 == LETTER:
+            rest = np.int64(L)
+        store8(into + i, 0, first)
+        store8(into + i + 1, 0, rest)
+        if length > 2:
+            store8(into + i + 2, 0, rest)
+            if length > 3:
+                store8(into + i + 3, 0, rest)
+        i += length
     return True
 
 
@@ -166,10 +173,10 @@ def block(buffer, start, stop, rules, kinds, ends, flags, starts, again):
         flags[k] = np.uint8(L)
     flags[BEFORE - 1] = np.uint8(W)
     seen = classify(bytes_, size, rules, here)
-    for k in range(BEFORE + size, BEFORE + size + 72):
-        flags[k] = np.uint8(W)
     if seen & np.uint8(FOREIGN) and not foreign(text, start, size, stop, rules, kinds, flags):
         return 0
+    for k in range(BEFORE + size, BEFORE + size + 72):
+        flags[k] = np.uint8(W)
     if rules == 0:
         words_only(size, flags)
     if rules & LEAD:

@@ -28,6 +28,8 @@ __all__ = [
     "load64",
     "part",
     "prefetch",
+    "store8",
+    "store16",
     "store32",
     "store64",
     "word64",
@@ -101,7 +103,7 @@ def _store(bits: int, scale: int) -> Callable:
 
 load8, load16, load32, load64 = _load(8, 1), _load(16, 2), _load(32, 4), _load(64, 8)
 word64 = _load(64, 1)  # eight bytes from any byte on
-store32, store64 = _store(32, 4), _store(64, 8)
+store8, store16, store32, store64 = _store(8, 1), _store(16, 1), _store(32, 4), _store(64, 8)  # store16: to any byte
 
 
 @intrinsic

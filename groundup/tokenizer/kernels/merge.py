@@ -1,7 +1,8 @@
 """From bytes to ids: the merges of a word, short or long, and the table that remembers the words already merged.
 
-A slot of the table is a word's key, as in words.py, and its ids: their number and three of them in the slot itself, or
-where more begin in the arena. A long word's bytes stand in the arena behind its ids and are compared at each use.
+A slot of the table is a word's key, as in words.py, and its ids: their number and three of them in the slot itself; or,
+for a long word or more ids, their number and 4, and where they begin in the arena. A long word's bytes stand there behind
+its ids and are compared at each use.
 """
 
 import numpy as np
@@ -23,11 +24,11 @@ from groundup.tokenizer.kernels.words import BATCH, EMPTY, LONG, MIXER, SLOT, ke
 
 __all__ = ["NEVER", "SHORT", "OUT", "ROOM", "SCRATCH", "encode_words", "fill_pairs", "know_words", "merge_symbols"]
 
-NEVER = 0x7FFFFFFF  # the rank of a pair that no merge joins
+NEVER = 0xFFFFFF  # the rank of a pair that no merge joins
 SHORT = 64  # symbols: up to here looking through the whole word for the next merge is faster than keeping lists
 REMEMBERED = 256  # bytes: longer words are merged anew each time
 FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
-LOWEST = np.uint64(0xFFFFFFFF)
+LOWEST, SYMBOL = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFF)
 ROOM, SCRATCH, OUT = (
     1,
     2,
@@ -37,15 +38,18 @@ ROOM, SCRATCH, OUT = (
 
 @part
 def rank_of(left, right, pairs, shift):
-    """Returns the symbol that a pair is joined to, which is its rank too, or NEVER."""
-    key = np.uint64(left << 32 | right)
+    """Returns the symbol that a pair is joined to, which is its rank too, or NEVER.
+
+    A slot holds the two symbols, 20 bits each, and the joined one in 24: so the tables of GPT-2 stay near the processor.
+    """
+    key = np.uint64(left << 20 | right)
     slot, last = np.int64((key * MIXER) >> np.uint64(shift)), (1 << (64 - shift)) - 1
     while True:
-        there = load64(pairs, 2 * slot)
-        if there == key:
-            return np.int64(load64(pairs, 2 * slot + 1))
+        there = load64(pairs, slot)
+        if there >> np.uint64(24) == key:
+            return np.int64(there & SYMBOL)
         if there == FREE:
-            return NEVER
+            return np.int64(NEVER)
         slot = (slot + 1) & last
 
 
@@ -54,34 +58,35 @@ def fill_pairs(merges, first, pairs, shift):
     """Writes each merge, and the symbol it makes, into an empty table."""
     table, last = pairs.ctypes.data, (1 << (64 - shift)) - 1
     for i in range(len(merges)):
-        key = np.uint64(np.int64(merges[i, 0]) << 32 | np.int64(merges[i, 1]))
+        key = np.uint64(np.int64(merges[i, 0]) << 20 | np.int64(merges[i, 1]))
         slot = np.int64((key * MIXER) >> np.uint64(shift))
-        while load64(table, 2 * slot) != FREE:
+        while load64(table, slot) != FREE:
             slot = (slot + 1) & last
-        store64(table, 2 * slot, key)
-        store64(table, 2 * slot + 1, np.uint64(first + i))
+        store64(table, slot, key << np.uint64(24) | np.uint64(first + i))
 
 
-@kernel
+@part
 def merge_short(size, ids, ranks, pairs, shift):
-    """Returns how many symbols are left of `size` after all merges; ranks[k] is that of the pair at k."""
+    """Returns how many symbols are left of `size` after all merges; ranks[k] is that of the pair at k.
+
+    Rank and place are compared as one number, without a branch: which of them is the lowest can't be foreseen.
+    """
     while size > 1:
-        best, at = np.int64(NEVER), 0
+        best = np.uint64(NEVER << 6)
         for k in range(size - 1):
-            rank = load32(ranks, k)
-            if rank < best:
-                best, at = rank, k
-        if best == NEVER:
+            best = min(best, (load64(ranks, k) << np.uint64(6)) | np.uint64(k))
+        if best >= np.uint64(NEVER << 6):
             break
-        store32(ids, at, best)
+        at, new = np.int64(best & np.uint64(63)), np.int64(best >> np.uint64(6))
         size -= 1
         for k in range(at + 1, size):
             store32(ids, k, load32(ids, k + 1))
-            store32(ranks, k, load32(ranks, k + 1))
+            store64(ranks, k, load64(ranks, k + 1))
+        store32(ids, at, new)
         if at + 1 < size:
-            store32(ranks, at, rank_of(best, load32(ids, at + 1), pairs, shift))
+            store64(ranks, at, np.uint64(rank_of(new, load32(ids, at + 1), pairs, shift)))
         if at > 0:
-            store32(ranks, at - 1, rank_of(load32(ids, at - 1), best, pairs, shift))
+            store64(ranks, at - 1, np.uint64(rank_of(load32(ids, at - 1), new, pairs, shift)))
     return size
 
 
@@ -163,25 +168,23 @@ def merge_symbols(size, long, scratch, heads, waiting, pairs, shift):
     """Merges the symbols in scratch[0]; returns how many are left there."""
     if long:
         return merge_long(size, scratch, heads, waiting, pairs.ctypes.data, shift)
+    ranks = np.empty(SHORT, np.uint64)
     for k in range(size - 1):
-        scratch[1, k] = rank_of(np.int64(scratch[0, k]), np.int64(scratch[0, k + 1]), pairs.ctypes.data, shift)
-    return merge_short(size, scratch[0].ctypes.data, scratch[1].ctypes.data, pairs.ctypes.data, shift)
+        ranks[k] = rank_of(np.int64(scratch[0, k]), np.int64(scratch[0, k + 1]), pairs.ctypes.data, shift)
+    return merge_short(size, scratch.ctypes.data, ranks.ctypes.data, pairs.ctypes.data, shift)
 
 
-@kernel
-def merge_word(buffer, i, size, letters, squares, pairs, shift, scratch, heads, waiting):
-    """Writes the ids of a word into scratch[0]; returns how many there are."""
-    text, pairs_ = buffer.ctypes.data, pairs.ctypes.data
+@part
+def merge_word(text, i, size, letters, squares, pairs, shift, ids, ranks):
+    """Writes the ids of a short word; returns how many there are. All but the numbers are addresses."""
     for k in range(size):
-        scratch[0, k] = letters[load8(text, i + k)]
-    if size > SHORT:
-        return merge_long(size, scratch, heads, waiting, pairs_, shift)
+        store32(ids, k, load32(letters, load8(text, i + k)))
     for k in range(size - 1):
-        scratch[1, k] = squares[load8(text, i + k) << 8 | load8(text, i + k + 1)]
-    return merge_short(size, scratch[0].ctypes.data, scratch[1].ctypes.data, pairs_, shift)
+        store64(ranks, k, np.uint64(load32(squares, load8(text, i + k) << 8 | load8(text, i + k + 1))))
+    return merge_short(size, ids, ranks, pairs, shift)
 
 
-@kernel
+@part
 def remember(text, i, size, low, high, count, ids, table, slot, used, arena):
     """Writes a word and its ids into a free slot. used[0] and used[1] are the words and the arena's numbers in use."""
     at = slot * SLOT
@@ -192,7 +195,7 @@ def remember(text, i, size, low, high, count, ids, table, slot, used, arena):
         store64(table, at + 3, second | third << np.uint64(32))
     else:
         place = used[1]
-        store64(table, at + 2, np.uint64(count) | np.uint64(place) << np.uint64(32))
+        store64(table, at + 2, np.uint64(count + 4) | np.uint64(place) << np.uint64(32))
         for k in range(count):
             store32(arena, place + k, load32(ids, k))
         used[1] = place + count
@@ -214,17 +217,24 @@ def encode_words(buffer, edges, last, at, rules, kinds, letters, squares, pairs,
     else what it stopped for want of: at says where to go on.
     """
     text, kinds_, table_, arena_ = buffer.ctypes.data, kinds.ctypes.data, table.ctypes.data, arena.ctypes.data
-    ids, out_ = scratch[0].ctypes.data, out.ctypes.data
+    letters_, squares_, pairs_, out_ = letters.ctypes.data, squares.ctypes.data, pairs.ctypes.data, out.ctypes.data
     ends, flags, starts, again = rooms()
-    keys = np.empty((BATCH, 3), np.uint64)
+    keys, few, ranks = np.empty(3 * BATCH, np.uint64), np.empty(SHORT, np.int32), np.empty(SHORT, np.uint64)
+    ends_, keys_, few_, ranks_, ids_ = (
+        ends.ctypes.data,
+        keys.ctypes.data,
+        few.ctypes.data,
+        ranks.ctypes.data,
+        scratch.ctypes.data,
+    )
     most, ring = (1 << (64 - shift)) // 2, (1 << (64 - shift)) - 1
     while at[0] < last:
         stop, done, words = edges[at[0] + 1], at[2], 0
         if at[1] < stop:
             words = pieces(buffer, at[1], stop, rules, kinds_, ends, flags, starts, again)
-            longest = 0
+            longest = np.int64(0)
             for k in range(words):
-                longest = max(longest, ends[k + 1] - ends[k])
+                longest = max(longest, np.int64(load64(ends_, k + 1)) - np.int64(load64(ends_, k)))
             span = ends[words] - ends[0]
             if span + 4 > len(out) - done:
                 used[3] = span
@@ -238,44 +248,52 @@ def encode_words(buffer, edges, last, at, rules, kinds, letters, squares, pairs,
         for begin in range(0, words, BATCH):
             count = min(BATCH, words - begin)
             for k in range(count):
-                start = ends[begin + k]
-                keys[k, 0], keys[k, 1] = key_of(text, start, ends[begin + k + 1] - start)
-                slot = place_of(keys[k, 0], keys[k, 1], shift)
-                keys[k, 2] = np.uint64(slot)
+                start = np.int64(load64(ends_, begin + k))
+                low, high = key_of(text, start, np.int64(load64(ends_, begin + k + 1)) - start)
+                slot = place_of(low, high, shift)
                 prefetch(table_ + 8 * SLOT * slot)
+                store64(keys_, 3 * k, low)
+                store64(keys_, 3 * k + 1, high)
+                store64(keys_, 3 * k + 2, np.uint64(slot))
             for k in range(count):
-                low, high, slot = keys[k, 0], keys[k, 1], np.int64(keys[k, 2])
-                start, length = ends[begin + k], ends[begin + k + 1] - ends[begin + k]
+                low, high, slot = load64(keys_, 3 * k), load64(keys_, 3 * k + 1), np.int64(load64(keys_, 3 * k + 2))
                 while True:
-                    at_slot = table_ + 8 * SLOT * slot
-                    there = load64(at_slot, 1)
-                    if (load64(at_slot, 0) == low) & (there == high):
-                        value = load64(at_slot, 2)
+                    here = table_ + 8 * SLOT * slot
+                    there = load64(here, 1)
+                    if (load64(here, 0) == low) & (there == high):
+                        value = load64(here, 2)
                         size, place = np.int64(value & LOWEST), np.int64(value >> np.uint64(32))
-                        if size <= 3 and high < LONG:
+                        if size <= 3:
                             store32(out_, done, place)
-                            store64(out_ + 4 * done + 4, 0, load64(at_slot, 3))
-                        elif high < LONG or same(text, start, arena_ + 4 * (place + size), 0, length):
+                            store64(out_ + 4 * done + 4, 0, load64(here, 3))
+                            done += size
+                            break
+                        size -= 4
+                        start = np.int64(load64(ends_, begin + k))
+                        length = np.int64(load64(ends_, begin + k + 1)) - start
+                        if high < LONG or same(text, start, arena_ + 4 * (place + size), 0, length):
                             for z in range(size):
                                 store32(out_, done + z, load32(arena_, place + z))
-                        else:
-                            slot = (slot + 1) & ring
-                            continue
+                            done += size
+                            break
                     elif there == EMPTY:
-                        size = merge_word(
-                            buffer, start, length, letters, squares, pairs, pair_shift, scratch, heads, waiting
-                        )
+                        start = np.int64(load64(ends_, begin + k))
+                        length, ids = np.int64(load64(ends_, begin + k + 1)) - start, few_
+                        if length <= SHORT:
+                            size = merge_word(text, start, length, letters_, squares_, pairs_, pair_shift, few_, ranks_)
+                        else:
+                            for z in range(length):
+                                scratch[0, z] = letters[load8(text, start + z)]
+                            size, ids = merge_long(length, scratch, heads, waiting, pairs_, pair_shift), ids_
                         for z in range(size):
-                            label = np.int64(labels[scratch[0, z]])
-                            scratch[0, z] = label
+                            label = np.int64(labels[load32(ids, z)])
+                            store32(ids, z, label)
                             store32(out_, done + z, label)
                         if length <= REMEMBERED:
                             remember(text, start, length, low, high, size, ids, table_, slot, used, arena_)
-                    else:
-                        slot = (slot + 1) & ring
-                        continue
-                    done += size
-                    break
+                        done += size
+                        break
+                    slot = (slot + 1) & ring
         if words:
             at[1], at[2] = ends[words], done
         if at[1] >= stop:

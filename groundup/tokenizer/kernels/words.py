@@ -13,7 +13,7 @@ from groundup.tokenizer.kernels.machine import kernel, load8, load64, part, pref
 __all__ = ["BATCH", "MIXER", "MOST", "SLOT", "add_words", "count_words", "grow", "key_of", "lay_out", "same"]
 
 SLOT = 4
-BATCH = 256  # words looked at together: their slots are on the way from memory while the keys of the next are made
+BATCH = 128  # words looked at together: their slots are on the way from memory while the keys of the next are made
 MOST = BLOCK + 16  # words that `pieces` can give at once
 MIXER, SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 ALL, LONG = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFF << 56)
