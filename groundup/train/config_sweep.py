@@ -70,8 +70,8 @@ def _values(entry: str) -> tuple[str, list[Any]]:
             raise ConfigError(f"over: {entry!r}: a range goes from one number to another") from None
         if not 0 < low < high or count < 2:
             raise ConfigError(f"over: {entry!r}: a range rises from a number above 0, in two values or more")
-        numbers = [float(f"{low * (high / low) ** (i / (count - 1)):.2g}") for i in range(count)]
-        return key, [round(n) for n in numbers] if known[key] is int else numbers
+        exact = [low * (high / low) ** (i / (count - 1)) for i in range(count)]
+        return key, [round(n) for n in exact] if known[key] is int else [float(f"{n:.2g}") for n in exact]
     return key, [_number(value.strip(), known[key]) for value in text.split(",")]
 
 

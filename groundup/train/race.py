@@ -94,7 +94,7 @@ def race(runners: Sequence[Runner], looks: int, advance: Any = lambda: None) -> 
         runner.look()
     number = 0
     while any(runner.share < 1 for runner in runners):
-        order = runners if number % 2 else list(reversed(runners))
+        order = runners if number // len(runners) % 2 else list(reversed(runners))
         runner = min(order, key=lambda r: r.share)  # the first of those that are equally far
         before = int(runner.share * looks)
         runner.step()
