@@ -66,7 +66,7 @@ def run(project: Path, **idea: Any) -> dict[str, Any]:
     base = write_base(project, log_every=1)
     other = base.rename(base.with_name("base.toml"))
     second = write_base(project, log_every=1, **idea)
-    return room.main(RaceConfig(base=other, idea=second, minutes=0, looks=3))
+    return room.main(RaceConfig(base=other, idea=second, minutes=0, looks=3, confidence=0.99))
 
 
 def test_a_race_of_equals_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,10 +77,10 @@ def test_a_race_of_equals_says_so(project: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_change_without_effect_is_noise(project: Path) -> None:
-    found = run(project, optim={"eps": 1e-7})
+    found = run(project, micro_batch=3)  # sums in another order: other roundings, no other method
     assert not found["real"]
-    assert found["verdict"].startswith("noise")
-    assert found["needed"] is None or found["needed"] > 3
+    assert found["verdict"].startswith(("noise", "identical"))
+    assert abs(found["mean"]) < 1e-4
 
 
 def test_a_planted_gain_is_found_and_a_second_call_trains_nothing(
@@ -94,7 +94,9 @@ def test_a_planted_gain_is_found_and_a_second_call_trains_nothing(
     assert found["mean"] == pytest.approx(sum(b[-1][2] - i[-1][2] for b, i in found["pairs"]) / 3)
     monkeypatch.setattr(room, "race", None)
     (project.parent / f"{project.name}.toml").rename(project.parent / "idea.toml")
-    again = RaceConfig(base=project.parent / "base.toml", idea=project.parent / "idea.toml", minutes=0, looks=3)
+    again = RaceConfig(
+        base=project.parent / "base.toml", idea=project.parent / "idea.toml", minutes=0, looks=3, confidence=0.99
+    )
     assert room.main(again)["verdict"] == found["verdict"]
 
 
