@@ -2,7 +2,7 @@
 
     python -m venv PEER && PEER/bin/pip install -r benchmarks/peers/tokenizers.txt
     python benchmarks/corpora.py --packages PACKAGES --folder CORPORA            (what PACKAGES is, it says)
-    python benchmarks/tokenizer.py --peer PEER/bin/python --folder CORPORA [--part train encode decode command] [--quick]
+    python benchmarks/tokenizer.py --peer PEER/bin/python --folder CORPORA [--part train encode decode command hostile large] [--quick]
     python benchmarks/tokenizer.py --folder CORPORA --save                       writes the result from the parts' figures
 
 Tasks: a vocabulary of 32,768 learnt from 64 MB of English with GPT-2's pattern; 32 MB of English, of 25 languages and
@@ -15,6 +15,7 @@ import argparse
 import base64
 import json
 import os
+import random
 import resource
 import shutil
 import statistics
@@ -35,6 +36,10 @@ CORPORA = ("english", "multilingual", "code")
 TRAINERS, ENCODERS = (
     ("gigatoken", "rustbpe", "bpeasy", "tokenizers"),
     ("gigatoken", "fastokens", "tiktoken", "tokenizers"),
+)
+MEASURE = (
+    "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10)"
 )
 SLOW = {"tiktoken": 8 << 20, "tokenizers": 4 << 20}  # bytes for those who remember nothing: their speed is even
 SIZE = 32_768
@@ -237,6 +242,56 @@ def part_command(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) 
             print(name, kept[name], flush=True)
 
 
+def part_hostile(args: argparse.Namespace, folder: Path, notes: dict[str, Any], files: dict[str, str]) -> None:
+    """Text that is meant to hurt, 300 kB and ten times as much; a line of 100 MB; what all of it takes of memory."""
+    from groundup.tokenizer.io import read_merges
+    from groundup.tokenizer.texts import pack
+
+    tokenizer = read_merges(files["merges"])
+    tokenizer._engine.encode(_small())
+    texts = {
+        "one letter": "a" * 300_000, "one emoji, joined": "🙂\u200d" * 42_857, "spaces": " " * 300_000, "line feeds": "\n" * 300_000,
+        "one random word": "".join(random.Random(0).choices("abcdefgh", k=300_000)),
+        "random bytes": random.Random(1).randbytes(300_000).decode("utf-8", "replace"),
+    }  # fmt: skip
+    kept = notes.setdefault("hostile, s", {})
+    for name, text in texts.items():
+        for times in (1, 10):
+            batch = pack([text * times])
+            _, wall, _ = clock(lambda batch=batch: tokenizer._engine.encode(batch))
+            kept[f"{name}, {int(batch.edges[-1]) / 1e6:.1f} MB"] = round(wall, 4)
+    line = (folder / "english_64.txt").read_text(encoding="utf-8").replace("\n", " ")
+    _, wall, _ = clock(lambda: tokenizer.encode_batch([(line + line)[:100_000_000]], 2))
+    kept["a line of 100 MB"] = round(wall, 3)
+    _, wall, _ = clock(lambda: tokenizer.encode_batch(["a" * 10_000_000], 2))
+    kept["a word of 10 MB"] = round(wall, 3)
+    kept["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(kept, flush=True)
+
+
+def part_large(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) -> None:
+    """A vocabulary from all there is (benchmarks/corpora.py --megabytes 1024), within 4 GiB and within half a GiB."""
+    kept = notes.setdefault("large corpus", {})
+    paths = [str(folder / f"{corpus}_1024.txt") for corpus in CORPORA]
+    for bound in ("4", "0.5"):
+        with tempfile.TemporaryDirectory() as scratch:
+            command = [sys.executable, "-m", "groundup", "tokenizer", "train", f"{scratch}/p", "--input", *paths, "--vocab-size",
+                       str(SIZE), "--memory-gb", bound]  # fmt: skip
+            start = time.perf_counter()
+            timed = subprocess.run(
+                ["/usr/bin/env", "python3", "-c", MEASURE, *command],
+                check=True,
+                capture_output=True,
+                text=True,
+                cwd=ROOT,
+            )
+            kept[f"--memory-gb {bound}"] = {
+                "corpus_bytes": sum(Path(path).stat().st_size for path in paths), "wall_s": round(time.perf_counter() - start, 1),
+                "peak_mb": int(timed.stdout.splitlines()[-1]), "said": [line for line in timed.stdout.splitlines() if "GiB" in line],
+            }  # fmt: skip
+            print(kept[f"--memory-gb {bound}"], flush=True)
+
+
 def claims(notes: dict[str, Any]) -> list[dict[str, Any]]:
     """Prints and returns one claim a line, from what the parts have found."""
     found = []
@@ -294,6 +349,10 @@ def main() -> None:
             part_encode(args, args.folder, notes, files)
         if "decode" in args.part:
             part_decode(args, args.folder, notes, files)
+        if "hostile" in args.part:
+            part_hostile(args, args.folder, notes, files)
+        if "large" in args.part:
+            part_large(args, args.folder, notes)
         if "command" in args.part:
             part_command(args, args.folder, notes)
         kept.write_text(json.dumps(notes, indent=1))

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from groundup.base.errors import DataError, TokenizerError
 from groundup.base.files import write_jsonl
 from groundup.base.records import Document, write_documents
+from groundup.cli import main as command
 from groundup.tokenizer import plain
 from groundup.tokenizer.chat import DEFAULT_SPECIALS, TEMPLATE
 from groundup.tokenizer.count import count_batches
-from groundup.tokenizer.io import alphabet
+from groundup.tokenizer.io import alphabet, load
 from groundup.tokenizer.kernels.split import valid
 from groundup.tokenizer.kernels.words import MIXER
 from groundup.tokenizer.learn import learn_words
@@ -249,3 +250,26 @@ def test_a_large_file_comes_in_blocks_that_change_no_word(tmp_path: Path, monkey
     )
     path.write_bytes(text.encode() + b"\xff" + text.encode())
     assert texts_of(path, "replace") == [text + "\ufffd" + text]
+
+
+def test_folders_and_bad_files_by_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "a.md").write_text("some words, some more words " * 20, encoding="utf-8")
+    write_jsonl(tmp_path / "in" / "deep" / "b.jsonl.zst", [{"text": "words of another kind " * 20}])
+    (tmp_path / "in" / "notes.pdf").write_bytes(b"\xff")
+    (tmp_path / "in" / "c.txt").write_bytes(b"\xff\xfe")
+    words = ["tokenizer", "train", str(tmp_path / "p"), "--vocab-size", "280", "--input", str(tmp_path / "in")]
+    assert command(words) == 2
+    error = capfd.readouterr().err
+    assert "c.txt: not UTF-8 at byte 0; --invalid replace or skip goes on" in error
+    assert error.count("\n") == 1
+    assert command([*words, "--invalid", "skip", "--threads", "1"]) == 0
+    assert load(tmp_path / "p" / "02-tokenizer" / "main").vocab_size == 280
+    for flags, message in (
+        (["--invalid", "ignore"], "invalid: 'ignore'; expected strict, replace or skip"),
+        (["--threads", "-1"], "threads: -1; expected 0 (one a core) or more"),
+        (["--memory-gb", "0"], "memory_gb: 0; expected 0.01 or more"),
+        (["--pattern", "regex:["], "not a regular expression"),
+    ):
+        assert command([*words, *flags]) == 2
+        assert message in capfd.readouterr().err
