@@ -1,10 +1,10 @@
-"""What a checkpoint costs the training, and whether any is lost to kill -9; writes benchmarks/results/checkpoint_HARDWARE_DATE.json.
+"""What a checkpoint costs the training, and whether any is lost to kill -9; writes results/checkpoint-{cost,kills}_HARDWARE_DATE.json.
 
     python benchmarks/checkpoint.py                      about 3 minutes: 10.7M parameters, and 200 kills
     python benchmarks/checkpoint.py --quick              0.9M parameters, 20 kills
     python benchmarks/checkpoint.py --only cost | kills
 
-Cost: turns of ten steps, in every second one a checkpoint is begun; the difference of the turns' seconds is what it costs, however it
+Cost: turns of two steps, in some of which a checkpoint is begun; the median difference of their seconds is what it costs, however it
 is written. Peer: the same files written by the thread that trains. Kills: a process that does nothing but write checkpoints is killed
 at random moments; counted are those after which a checkpoint that says it is whole isn't, or none is left. Peer: one file that is
 overwritten in place, as small training scripts do.
@@ -40,7 +40,7 @@ SHAPES = {
     True: (ModelConfig(vocab_size=512, context=128, d_model=128, n_layers=4, n_heads=4), 16),
     False: (ModelConfig(vocab_size=257, context=256, d_model=384, n_layers=6, n_heads=6), 16),
 }
-TURN = 10  # steps
+TURN = 2  # steps: while a checkpoint of this size is written
 EVERY = 100  # steps between checkpoints in the claim
 
 
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["cost", "kills"])
     parser.add_argument("--kills", type=int, default=0, help="how many (default 200, quick 20)")
     asked = parser.parse_args()
-    folder, claims = Path(tempfile.mkdtemp(prefix="groundup-checkpoint-", dir=os.environ.get("GROUNDUP_TMP"))), []
+    folder, claims = Path(tempfile.mkdtemp(prefix="groundup-checkpoint-", dir=os.environ.get("GROUNDUP_TMP"))), {}
     try:
         if asked.only != "cost":  # first: a process that has computed in threads can't be forked
             torch.set_num_threads(1)
@@ -158,21 +158,20 @@ def main() -> None:
             corrupt, lost = kills(Trainer(True, folder), folder, number, random.Random(0))
             whole = {"one file, overwritten in place": float(number - lost)}
             text = f"checkpoints whole after {number} SIGKILLs during writes"
-            claims.append(claim(text, number - corrupt, whole, "times", number))
+            claims["kills"] = claim(text, number - corrupt, whole, "times", number)
         if asked.only != "kills":
             torch.set_num_threads(os.cpu_count() or 1)
-            trainer, turns = Trainer(asked.quick, folder), 8 if asked.quick else 4
+            trainer, turns = Trainer(asked.quick, folder), 16 if asked.quick else 24
             background, at_once, step = cost(trainer, folder, turns)
             left = [100 - 100 * seconds / (EVERY * step) for seconds in (background, at_once)]
             shape = f"{trainer.config.params() / 1e6:.1f}M parameters, steps of {step:.2f} s"
             text = f"wall time left to training with a checkpoint every {EVERY} steps ({shape})"
-            claims.append(
-                claim(text, round(left[0], 3), {"written by the training thread": round(left[1], 3)}, "%", turns)
-            )
+            peer = {"written by the training thread": round(left[1], 3)}
+            claims["cost"] = claim(text, round(left[0], 3), peer, "%", turns)
     finally:
         shutil.rmtree(folder)
-    if not asked.quick and not asked.only:
-        save("checkpoint", {"claims": claims})
+    for name, found in claims.items() if not asked.quick else ():
+        save(f"checkpoint-{name}", {"claims": [found]})
 
 
 if __name__ == "__main__":
