@@ -162,28 +162,28 @@ def rate_low(facts: Facts) -> Finding | None:
 
 
 def rate_high(facts: Facts) -> Finding | None:
-    """The run is flat or weak, and its rate is ten times above the usual one; or it is flat, and the loss is above that of
-    guessing, or above its own lowest by a tenth, or most gradients after the warm-up were so long that they were clipped.
+    """The run is flat or weak, and its rate is ten times above the usual one; or it is flat, at a rate above the usual one, and
+    the loss is above that of guessing, or above its own lowest by a tenth.
 
     What was learned and is lost again, or what is worse than nothing, was overshot: too small a rate does neither.
     """
     state, evidence = condition(facts)
-    if not state:
+    if not state or facts.last_loss is None:
         return None
     loop, (key, rate, usual), seen = facts.loop, _main_rate(facts), [evidence]
-    late = [r["grad_norm"] for r in facts.rows if r.get("grad_norm") is not None and r["step"] > facts.warmup]
-    clipped = sum(norm > loop.clip for norm in late) / len(late) if late and loop.clip else 0.0
     lowest = min(loss for _, loss in facts.losses)
     levels = facts.corpus.levels if facts.corpus else None
-    if state == "flat" and facts.last_loss is not None:
-        if levels and facts.last_loss > levels.uniform:
-            seen.append("that is worse than guessing")
-        if facts.last_loss > 1.1 * lowest:
-            seen.append(f"it has been lower: {lowest:.3f}")
-        if clipped > 0.5:
-            seen.append(f"{clipped:.0%} of the gradients after the warm-up are longer than train.clip {loop.clip:g}")
-    if not (rate > FAR * usual or (len(seen) > 1 and rate > usual)):
+    if levels and facts.last_loss > levels.uniform:
+        seen.append("that is worse than guessing")
+    if facts.last_loss > 1.1 * lowest:
+        seen.append(f"it has been lower: {lowest:.3f}")
+    overshot = state == "flat" and len(seen) > 1 and rate > usual
+    if not (rate > FAR * usual or overshot):
         return None
+    late = [r["grad_norm"] for r in facts.rows if r.get("grad_norm") is not None and r["step"] > facts.warmup]
+    if late and loop.clip:
+        clipped = sum(norm > loop.clip for norm in late) / len(late)
+        seen.append(f"{clipped:.0%} of the gradients after the warm-up were longer than train.clip {loop.clip:g}")
     changes = {key: float(f"{usual:.2g}")} | ({"train.clip": 1.0} if loop.clip == 0 else {})
     return Finding(seen, f"the learning rate is too high: {rates(facts)}", changes, [sweep(facts)])
 

@@ -203,7 +203,7 @@ def _draw(pairs: Sequence[Sequence[Sequence[Look]]], confidence: float, path: Pa
                 color="C1",
                 alpha=0.2,
                 lw=0,
-                label=f"{confidence:.0%} of {len(pairs)} pairs",
+                label=f"{confidence:.0%} interval, {len(pairs)} pairs",
             )
             below.plot(at, mean, color="C1")
             below.axhline(0, color="0.3", lw=0.8)
