@@ -2,10 +2,9 @@
 
     python benchmarks/attention.py            about 2 minutes on two quiet cores; --quick takes a fifth of the cells
 
-Times attention as the model calls it, interleaved in one process, the best of many turns (others' work only
-adds): training (forward and backward, causal; and with
-documents in the row, where both get a mask), and generation (one query a sequence against its cache). The peers of `auto` are
-each implementation by itself everywhere. `groundup.model.attention.choose` was read off this table.
+Times attention as the model calls it, in turns within one process, the best of many (others' work only adds): training (forward
+and backward, causal; and with documents in the row, where both get a mask), and generation (one query a sequence against its
+cache). The peers of `auto` are each implementation by itself everywhere. `groundup.model.attention.choose` was read off this table.
 """
 
 import argparse

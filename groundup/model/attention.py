@@ -38,13 +38,13 @@ def choose(
     On a CPU with AVX512-BF16, two cores, time of sdpa over time of manual (above 1: plain matmuls win):
 
         training, T =     64    128    256    512   1024   2048
-        fp32  D = 32     0.9    0.7    0.7    0.4    0.3    0.2
-              D = 64     1.0    1.0    1.0    0.7    0.4    0.3
-              D = 128    0.8    0.9    1.0    1.1    0.6    0.5
-        bf16  D = 32     9.0    5.8    2.7    0.8    0.5    0.4
-              D = 64     6.1    3.0    2.2    1.5    0.7    0.6
-              D = 128    5.6    4.4    3.3    2.9    1.4    0.9
-        one query a sequence against its cache: fp32 0.4-0.9 below 16,384 keys in all, 0.9-1.3 above; bf16 3-7 but for the smallest
+        fp32  D = 32     0.7    0.8    0.5    0.4    0.2    0.2
+              D = 64     1.0    1.0    0.9    0.6    0.4    0.3
+              D = 128    1.0    1.2    1.1    1.1    0.5    0.5
+        bf16  D = 32     7.3    4.6    1.0    0.7    0.4    0.4
+              D = 64     5.7    4.9    3.0    2.4    1.0    0.6
+              D = 128    4.6    4.0    2.9    3.0    1.6    0.9
+        one query a sequence against its cache: fp32 0.4-0.9 below 16,384 keys in all, 1.0-1.2 above; bf16 2-5 but for the smallest
 
     On a GPU the fused kernel saves the memory of the scores, whatever the length.
     """

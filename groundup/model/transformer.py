@@ -34,7 +34,8 @@ def _table(rows: int, width: int) -> nn.Embedding:
 class Transformer(nn.Module):
     """A decoder-only language model. Weights are fp32; for bf16 compute the caller wraps calls in `torch.autocast`.
 
-    `implementation` chooses the attention ("auto" by what was measured, see `groundup.model.attention.choose`).
+    `implementation` chooses the attention ("auto" by what was measured, see `groundup.model.attention.choose`). Without `draw`
+    the matrices hold whatever the memory held, until they are loaded.
     Raises: ConfigError for a shape that can't be.
     Equal to: groundup.model.plain.Transformer2017, GPT, ModernTransformer
     """
@@ -43,7 +44,9 @@ class Transformer(nn.Module):
     sin: Tensor
     sinusoids: Tensor
 
-    def __init__(self, config: ModelConfig, seed: int | None = None, implementation: Implementation = "auto") -> None:
+    def __init__(
+        self, config: ModelConfig, seed: int | None = None, implementation: Implementation = "auto", draw: bool = True
+    ) -> None:
         super().__init__()
         config.validate()
         self.config, self.implementation = config, implementation
@@ -61,7 +64,8 @@ class Transformer(nn.Module):
         if not config.tie_embeddings:
             self.head = Linear(config.d_model, config.vocab_size, bias=False)
         self.windows = [config.window_of(layer) for layer in range(config.n_layers)]
-        init_weights(self, seed)
+        if draw:
+            init_weights(self, seed)
 
     def forward(
         self, tokens: Tensor, positions: Tensor | None = None, cache: KVCache | None = None, mask: Tensor | None = None

@@ -28,7 +28,8 @@ def activation_bytes(model: ModelConfig, rows: int, precision: str = "fp32", dev
         scores = model.n_heads * model.context * (3 if model.dropout else 1)
     feed_forward = 4 * inside if model.activation == "swiglu" else 2 * inside
     dropped = 2 * width if model.dropout else 0
-    routed = 3 * width * model.active_experts if model.experts > 1 else 0  # tokens sorted by expert, their answers twice
+    # Of experts: the tokens in their order, and the answers twice.
+    routed = 3 * width * model.active_experts if model.experts > 1 else 0
     block = norms + size * (states + turned + scores + feed_forward + dropped + routed)
     return rows * model.context * (model.n_layers * block + 8 * width)
 
