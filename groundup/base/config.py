@@ -29,6 +29,14 @@ KNOWN_ELSEWHERE = {
     "warmup_iters": "warmup", "warmup_steps": "warmup", "eval_interval": "eval_every", "log_interval": "log_every",
     "vocab": "vocab_size", "rope_theta": "theta", "num_experts": "experts", "sliding_window": "size",
     "num_experts_per_tok": "active", "out_dir": "project", "output_dir": "project", "max_new_tokens": "max_tokens",
+    "n_positions": "context", "max_seq_length": "context", "max_length": "context", "depth": "n_layers", "init_from": "start",
+    "resume_from": "start", "initial_checkpoint_dir": "start", "model_name_or_path": "start", "lr_decay_iters": "steps",
+    "num_train_epochs": "steps", "min_lr": "min_ratio", "eval_iters": "eval_tokens", "total_batch_size": "batch_tokens",
+    "global_batch_size": "batch_tokens", "device_batch_size": "micro_batch", "per_device_train_batch_size": "micro_batch",
+    "warmup_ratio": "warmup", "lr_warmup_steps": "warmup", "lr_scheduler_type": "schedule", "max_norm": "clip",
+    "max_grad_norm": "clip", "adam_beta1": "beta1", "adam_beta2": "beta2", "adam_epsilon": "eps", "matrix_lr": "muon_lr",
+    "logging_steps": "log_every", "eval_steps": "eval_every", "save_steps": "every", "save_interval": "every",
+    "num_generations": "answers", "max_completion_length": "max_tokens", "report_to": "to", "dtype": "precision",
 }  # fmt: skip
 
 

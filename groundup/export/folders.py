@@ -10,10 +10,9 @@ from groundup.base.errors import CheckpointError, DataError
 from groundup.base.files import read_json
 from groundup.base.log import progress
 from groundup.export.config import TENSORS
-from groundup.export.incoming import Incoming
+from groundup.export.incoming import Incoming, read_words
 from groundup.model.huggingface import from_huggingface
 from groundup.model.weights import load_tensors
-from groundup.tokenizer.io import load
 
 __all__ = ["read_folder", "read_tensors"]
 
@@ -32,7 +31,7 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Incoming:
         config, state = from_huggingface(values, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    return Incoming(config, state, load(tokenizer or folder), str(folder))
+    return Incoming(config, state, read_words(tokenizer or folder), str(folder))
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,8 +12,9 @@ from groundup.model.config import ModelConfig
 from groundup.tokenizer.chat import DEFAULT_SPECIALS, END, TEMPLATE, roles
 from groundup.tokenizer.encode import EOT, Tokenizer
 from groundup.tokenizer.foreign import Foreign
+from groundup.tokenizer.io import load, read_merges
 
-__all__ = ["Incoming", "with_chat"]
+__all__ = ["Incoming", "read_words", "with_chat"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Incoming:
             )
         if roles(self.tokenizer)[0] not in self.tokenizer.specials:
             raise TokenizerError(f"{self.source}: the tokenizer has no special token that begins a document")
+
+
+def read_words(path: Path) -> Tokenizer:
+    """Returns the tokenizer in a file or a folder: whatever `load` knows by its content, and GPT-2's bare merges (vocab.bpe)."""
+    return read_merges(path) if path.suffix in (".bpe", ".txt") else load(path)
 
 
 def with_chat(model: Incoming) -> Incoming:

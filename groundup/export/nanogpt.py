@@ -12,11 +12,10 @@ from torch import Tensor
 
 from groundup.base.errors import CheckpointError, ConfigError, TokenizerError
 from groundup.base.files import open_text
-from groundup.export.incoming import Incoming
+from groundup.export.incoming import Incoming, read_words
 from groundup.model.config import ModelConfig, VariantConfig
 from groundup.model.transformer import Transformer
 from groundup.tokenizer.encode import EOT, Tokenizer
-from groundup.tokenizer.io import load
 
 __all__ = ["characters", "read_nanogpt"]
 
@@ -38,7 +37,7 @@ def read_nanogpt(file: Path, tokenizer: Path | None, text: Path | None) -> Incom
     if text is not None:
         return _by_characters(config, state, text, str(file))
     if tokenizer is not None:
-        return Incoming(config, state, load(tokenizer), str(file))
+        return Incoming(config, state, read_words(tokenizer), str(file))
     wanted = "--tokenizer FILE (GPT-2's vocab.bpe, gpt2.tiktoken or tokenizer.json)"
     if config.vocab_size < 50257:
         wanted = "--text FILE (the text whose characters they are)"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,59 +30,12 @@ from groundup.train.config import LoopConfig
 TEXT = (
     "The apple is in the box. Anna takes the apple and puts it into the bag. Where is the apple? 12 + 30 = 42.\n" * 20
 )
+Make = Callable[..., Any]
 SAID = ["The apple, 12 + 30!", "  naïve café\n\n日本 <|endoftext|>", "Where's it? I'll see.", ""]
-SIZES: dict[str, dict[str, Any]] = {
-    "gpt2": {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 64, "resid_pdrop": 0.0},
-    "llama": {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-              "num_key_value_heads": 2, "max_position_embeddings": 64},
-    "qwen3": {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 24,
-              "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True},
-}  # fmt: skip
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def their_tokenizer(chat: bool = False) -> Any:
-    """A byte-level BPE that `tokenizers` trained, as transformers wraps it."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    specials = ["<|endoftext|>", *(["<|im_start|>", "<|im_end|>"] if chat else [])]
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
-    )
-    inner.train_from_iterator([TEXT], trainer)
-    end = "<|im_end|>" if chat else "<|endoftext|>"
-    given = {"bos_token": "<|endoftext|>", "eos_token": end, "pad_token": "<|endoftext|>"}
-    return PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=CHATML if chat else None, **given)
-
-
-def their_folder(folder: Path, family: str = "qwen3", chat: bool = False, **how: Any) -> Any:
-    """Returns a model of transformers with random weights, after writing it with its tokenizer."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    tokenizer = their_tokenizer(chat)
-    config = AutoConfig.for_model(
-        family, vocab_size=304, bos_token_id=0, eos_token_id=0, pad_token_id=0, **SIZES[family]
-    )
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.15 * torch.randn(parameter.shape)
-    model.save_pretrained(folder, **how)
-    tokenizer.save_pretrained(folder)
-    return model
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory, their_folder: Make) -> tuple[Path, Path]:
     """A folder with its weights in one file, and one with them in several."""
     one, several = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("several")
     their_folder(one)
@@ -96,8 +50,10 @@ def imported(project: Path) -> tuple[Any, Any]:
     return load_model(checkpoint), load(checkpoint)
 
 
-@pytest.mark.parametrize("family", SIZES)
-def test_a_folder_of_hugging_face_comes_in_with_equal_logits_and_ids(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
+def test_a_folder_of_hugging_face_comes_in_with_equal_logits_and_ids(
+    family: str, their_folder: Make, their_tokenizer: Make, tmp_path: Path
+) -> None:
     how = {"max_shard_size": "100KB"} if family == "llama" else {}
     theirs = their_folder(tmp_path / "hf", family, **how)
     assert (tmp_path / "hf" / "model.safetensors.index.json").exists() == (family == "llama")
@@ -127,7 +83,7 @@ def write_tasks(project: Path) -> None:
 
 
 @pytest.mark.parametrize("chat", [False, True])
-def test_it_is_taught_to_chat_judged_and_goes_out_again(chat: bool, tmp_path: Path) -> None:
+def test_it_is_taught_to_chat_judged_and_goes_out_again(chat: bool, their_folder: Make, tmp_path: Path) -> None:
     """With our chat form, which it had no words for, or with its own (Qwen's)."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,13 +1,12 @@
 """A checkpoint as nanoGPT writes it comes in with equal logits, its characters included, and nothing in it is run."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from groundup.base.errors import CheckpointError, TokenizerError
 from groundup.base.runs import latest_checkpoint, open_run
@@ -19,63 +18,8 @@ from groundup.tokenizer.encode import EOT
 from groundup.tokenizer.io import load, save
 from groundup.tokenizer.train import train
 
+Make = Callable[..., Any]
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak!\n"
-
-
-class NanoGPT(nn.Module):
-    """nanoGPT's architecture under nanoGPT's names: exact GELU, biases or none, tied output."""
-
-    def __init__(self, vocab: int, bias: bool, width: int = 32, heads: int = 4, context: int = 48) -> None:
-        super().__init__()
-        self.heads, self.args = heads, {"n_layer": 2, "n_head": heads, "n_embd": width, "block_size": context,
-                                        "bias": bias, "vocab_size": vocab, "dropout": 0.0}  # fmt: skip
-
-        def block() -> nn.ModuleDict:
-            attn = nn.ModuleDict({"c_attn": nn.Linear(width, 3 * width, bias), "c_proj": nn.Linear(width, width, bias)})
-            mlp = nn.ModuleDict(
-                {"c_fc": nn.Linear(width, 4 * width, bias), "c_proj": nn.Linear(4 * width, width, bias)}
-            )
-            return nn.ModuleDict({"ln_1": nn.LayerNorm(width, bias=bias), "attn": attn,
-                                  "ln_2": nn.LayerNorm(width, bias=bias), "mlp": mlp})  # fmt: skip
-
-        parts = {
-            "wte": nn.Embedding(vocab, width),
-            "wpe": nn.Embedding(context, width),
-            "h": nn.ModuleList([block(), block()]),
-        }
-        self.transformer = nn.ModuleDict({**parts, "ln_f": nn.LayerNorm(width, bias=bias)})
-        self.lm_head = nn.Linear(width, vocab, bias=False)
-        self.lm_head.weight = self.transformer["wte"].weight
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        batch, time = tokens.shape
-        x = self.transformer["wte"](tokens) + self.transformer["wpe"].weight[:time]
-        for block in self.transformer["h"]:  # type: ignore[attr-defined]
-            q, k, v = (
-                block["attn"]["c_attn"](block["ln_1"](x))
-                .view(batch, time, 3 * self.heads, -1)
-                .transpose(1, 2)
-                .chunk(3, 1)
-            )
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(batch, time, -1)
-            x = x + block["attn"]["c_proj"](y)
-            x = x + block["mlp"]["c_proj"](F.gelu(block["mlp"]["c_fc"](block["ln_2"](x))))
-        return self.lm_head(self.transformer["ln_f"](x))
-
-
-def checkpoint(file: Path, vocab: int, bias: bool = True, compiled: bool = False) -> NanoGPT:
-    """Returns a model with random weights, after writing it as nanoGPT's train.py does."""
-    torch.manual_seed(1)
-    model = NanoGPT(vocab, bias).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape)
-    state = {("_orig_mod." if compiled else "") + name: tensor for name, tensor in model.state_dict().items()}
-    file.parent.mkdir(exist_ok=True)
-    saved = {"model": state, "model_args": model.args, "iter_num": 5000, "best_val_loss": torch.tensor(1.47),
-             "optimizer": torch.optim.AdamW(model.parameters()).state_dict(), "config": {"dataset": "x", "compile": compiled}}  # fmt: skip
-    torch.save(saved, file)
-    return model
 
 
 def imported(project: Path) -> tuple[Any, Any]:
@@ -85,10 +29,10 @@ def imported(project: Path) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_model_of_tokens(bias: bool, tmp_path: Path) -> None:
+def test_a_model_of_tokens(bias: bool, nanogpt: Make, tmp_path: Path) -> None:
     words = train([TEXT * 9], 280, specials=(EOT,))
     save(words, tmp_path / "words.json")
-    theirs = checkpoint(tmp_path / "out" / "ckpt.pt", 320, bias, compiled=True)  # nanoGPT pads its vocabulary
+    theirs = nanogpt(tmp_path / "out" / "ckpt.pt", 320, bias, compiled=True)  # nanoGPT pads its vocabulary
     main(ImportConfig(tmp_path / "out", tmp_path / "mine", tokenizer=tmp_path / "words.json"))
     model, tokenizer = imported(tmp_path / "mine")
     tokens = torch.randint(280, (2, 48), generator=torch.Generator().manual_seed(3))
@@ -102,11 +46,11 @@ def test_a_model_of_tokens(bias: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_model_of_characters(bias: bool, tmp_path: Path) -> None:
+def test_a_model_of_characters(bias: bool, nanogpt: Make, tmp_path: Path) -> None:
     text = TEXT + "naïve, 日本\n"
     (tmp_path / "input.txt").write_text(text, encoding="utf-8")
     found = sorted(set(text))
-    theirs = checkpoint(tmp_path / "out" / "ckpt.pt", len(found), bias)
+    theirs = nanogpt(tmp_path / "out" / "ckpt.pt", len(found), bias)
     main(ImportConfig(tmp_path / "out" / "ckpt.pt", tmp_path / "mine", text=tmp_path / "input.txt"))
     model, tokenizer = imported(tmp_path / "mine")
     piece = "naïve Citizen:\n日本 speak"
@@ -131,7 +75,7 @@ def test_characters_are_tokens_of_their_own() -> None:
     assert characters("abc")[0].pattern == "bytes"
 
 
-def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
+def test_bad_checkpoints_are_named(nanogpt: Make, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> Any:
             return Path.write_text, (tmp_path / "run", "was run")
@@ -150,7 +94,7 @@ def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
     (tmp_path / "ckpt.pt").write_bytes(b"half a fi")
     refused("nothing else is opened")
     refused("no 'model' and 'model_args'", {"model": {}})
-    model = NanoGPT(30, bias=True)
+    model = nanogpt(tmp_path / "good" / "ckpt.pt", 30)
     state = dict(model.state_dict())
     good = {"model": state, "model_args": model.args}
     refused("30 tokens and no word of what they mean .* give --text", good)
