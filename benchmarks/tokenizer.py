@@ -134,6 +134,13 @@ def summary(values: list[float], best: Any = max) -> dict[str, float]:
     return {"median": round(statistics.median(values), 3), "best": round(best(values), 3)}
 
 
+def keep(args: argparse.Namespace, notes: dict[str, Any]) -> None:
+    """Writes what was found so far: the parts may run on different days, or be stopped."""
+    path = args.folder / ("quick.json" if args.quick else "figures.json")
+    old = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({task: old.get(task, {}) | found for task, found in (old | notes).items()}, indent=1))
+
+
 def part_train(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) -> None:
     """Learns the vocabulary, each in turn."""
     from groundup.tokenizer.pattern import PATTERNS
@@ -147,7 +154,7 @@ def part_train(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) ->
         turns: dict[str, list] = {name: [] for name in ("ours", *names)}
         for turn in range(args.turns):
             for name, found in turns.items():
-                if name in ("bpeasy", "tokenizers") and turn:
+                if turn >= {"bpeasy": 1, "tokenizers": 1, "rustbpe": 3}.get(name, args.turns):
                     continue
                 found.append(ask({**job, "peer": name, "threads": threads}, args.peer))
                 print("train", threads, name, found[-1], flush=True)
@@ -156,6 +163,7 @@ def part_train(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) ->
             wall, cpu = zip(*(turn["passes"][0] for turn in found), strict=True)
             kept[name] = {"wall_s": summary(wall, min), "cpu_s": summary(cpu, min), "turns": len(found),
                           "peak_mb": max(turn["peak_mb"] for turn in found), "vocabulary": found[0]["vocabulary"]}  # fmt: skip
+        keep(args, notes)
 
 
 def part_encode(args: argparse.Namespace, folder: Path, notes: dict[str, Any], files: dict[str, str]) -> None:
@@ -183,6 +191,7 @@ def part_encode(args: argparse.Namespace, folder: Path, notes: dict[str, Any], f
                     "turns": len(found), "peak_mb": max(turn["peak_mb"] for turn in found),
                 }  # fmt: skip
                 print(corpus, threads, name, kept[name], flush=True)
+            keep(args, notes)
 
 
 def part_decode(args: argparse.Namespace, folder: Path, notes: dict[str, Any], files: dict[str, str]) -> None:
@@ -201,6 +210,7 @@ def part_decode(args: argparse.Namespace, folder: Path, notes: dict[str, Any], f
         for name, found in turns.items():
             kept[name] = {"mb_s": summary([max(turn["bytes"] / 1e6 / p[0] for p in turn["passes"]) for turn in found])}
             print("decode", corpus, name, kept[name], flush=True)
+        keep(args, notes)
 
 
 def part_command(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) -> None:
@@ -240,6 +250,7 @@ def part_command(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) 
             wall, cpu = zip(*times, strict=True)
             kept[name] = {"wall_s": summary(wall, min), "cpu_s": summary(cpu, min)}
             print(name, kept[name], flush=True)
+    keep(args, notes)
 
 
 def part_hostile(args: argparse.Namespace, folder: Path, notes: dict[str, Any], files: dict[str, str]) -> None:
@@ -267,6 +278,7 @@ def part_hostile(args: argparse.Namespace, folder: Path, notes: dict[str, Any], 
     kept["a word of 10 MB"] = round(wall, 3)
     kept["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(kept, flush=True)
+    keep(args, notes)
 
 
 def part_large(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) -> None:
@@ -290,6 +302,7 @@ def part_large(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) ->
                 "peak_mb": int(timed.stdout.splitlines()[-1]), "said": [line for line in timed.stdout.splitlines() if "GiB" in line],
             }  # fmt: skip
             print(kept[f"--memory-gb {bound}"], flush=True)
+    keep(args, notes)
 
 
 def claims(notes: dict[str, Any]) -> list[dict[str, Any]]:
@@ -339,7 +352,7 @@ def main() -> None:
     if args.quick:
         args.turns, args.bytes, args.peers = 2, 8 << 20, args.peers or ["gigatoken", "fastokens"]
     kept = args.folder / ("quick.json" if args.quick else "figures.json")
-    notes = json.loads(kept.read_text()) if kept.exists() else {}
+    notes: dict[str, Any] = json.loads(kept.read_text()) if args.save else {}
     if not args.save:
         files = vocabulary_files(args.folder, data)
         if "train" in args.part:
@@ -355,7 +368,7 @@ def main() -> None:
             part_large(args, args.folder, notes)
         if "command" in args.part:
             part_command(args, args.folder, notes)
-        kept.write_text(json.dumps(notes, indent=1))
+        notes = json.loads(kept.read_text())
     found = claims(notes)
     if args.save:
         print(save("tokenizer", {"claims": found, "figures": notes}))

@@ -78,7 +78,7 @@ class Bench:
         self.scratch = np.empty((6, 1 << 10), np.int32)
         self.heads = np.full((2, vocabulary.size), -1, np.int32)
         self.waiting = np.zeros((vocabulary.size >> 6) + 1, np.uint64)
-        self.out = np.empty(1 << 18, np.int32)
+        self.out = np.empty(TASK_BYTES + (1 << 16), np.int32)  # enough for the ids of a task, one for each byte at most
         self._forget()
 
     def make_room(self, wanted: int) -> None:

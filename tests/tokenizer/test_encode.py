@@ -17,6 +17,7 @@ from groundup.base.records import Document, write_documents
 from groundup.tokenizer import encode, engine
 from groundup.tokenizer.chat import DEFAULT_SPECIALS
 from groundup.tokenizer.encode import StreamDecoder, Tokenizer
+from groundup.tokenizer.foreign import Foreign
 from groundup.tokenizer.io import read_merges
 from groundup.tokenizer.pattern import PATTERNS
 from groundup.tokenizer.texts import Batch, pack
@@ -295,3 +296,34 @@ def test_many_ids_are_decoded_as_few_are(tokenizer: Tokenizer) -> None:
     for stranger in (330, -1):
         with pytest.raises(TokenizerError, match=f"id {stranger} is out of range"):
             tokenizer.decode(np.append(ids, stranger))
+
+
+@given(text=st.text(st.sampled_from("abxyz .e\u0301é\n"), max_size=60))
+@settings(deadline=None)
+def test_vocabularies_of_others_are_compiled_too(text: str) -> None:
+    """Ids of their own, words with an id that no merge makes (one of them long), a normal form."""
+    tokenizer = foreign()
+    (ids,) = tokenizer._engine.encode_texts([tokenizer._normal(text)])
+    assert ids.tolist() == list(tokenizer._stream(text))
+
+
+@functools.cache
+def foreign() -> Foreign:
+    labels = random.Random(0).sample(range(1000), 258)
+    spare = {b"xyz": 2000, b" xyzxyzxyzxyzxyzxyz": 2001, b"xy": 2002, "é".encode(): 2003}
+    return Foreign([(97, 98), (256, 256)], {"<|endoftext|>": 3000}, "gpt2", bytes(range(256)), labels=labels, spare=spare,
+                   whole_words=True, normal="NFC")  # fmt: skip
+
+
+def test_words_with_an_id_of_their_own_outlive_a_full_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "LARGEST", 13)
+    tokenizer = foreign()
+    text = " ".join(f"xyz {'ab' * (i % 7)}{i:x}" for i in range(20_000)) + " xyzxyzxyzxyzxyzxyz xyz"
+    made = engine.Engine(tokenizer._engine.vocabulary, "gpt2")
+    assert made.encode_texts([text])[0].tolist() == list(tokenizer._stream(text))
+
+
+def test_files_are_brought_to_the_normal_form(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("e\u0301 xyz é" * 50, encoding="utf-8")
+    (ids,) = foreign().encode_files([tmp_path / "a.txt"])
+    assert ids.tolist() == foreign().encode_ordinary("e\u0301 xyz é" * 50)

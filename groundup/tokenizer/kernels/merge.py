@@ -232,9 +232,10 @@ def encode_words(buffer, edges, last, at, rules, kinds, letters, squares, pairs,
         stop, done, words = edges[at[0] + 1], at[2], 0
         if at[1] < stop:
             words = pieces(buffer, at[1], stop, rules, kinds_, ends, flags, starts, again)
-            longest = np.int64(0)
+            longest, kept = np.int64(0), np.int64(0)
             for k in range(words):
-                longest = max(longest, np.int64(load64(ends_, k + 1)) - np.int64(load64(ends_, k)))
+                length = np.int64(load64(ends_, k + 1)) - np.int64(load64(ends_, k))
+                longest, kept = max(longest, length), kept + min(length, REMEMBERED)
             span = ends[words] - ends[0]
             if span + 4 > len(out) - done:
                 used[3] = span
@@ -242,8 +243,8 @@ def encode_words(buffer, edges, last, at, rules, kinds, letters, squares, pairs,
             if longest > scratch.shape[1]:
                 used[3] = longest
                 return SCRATCH
-            if used[0] + words > most or used[1] + 3 * span + 8 * words > len(arena):
-                used[3] = 3 * span + 8 * words
+            if used[0] + words > most or used[1] + 3 * kept + 8 * words > len(arena):
+                used[3] = 3 * kept + 8 * words
                 return ROOM
         for begin in range(0, words, BATCH):
             count = min(BATCH, words - begin)
