@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from groundup.base.config import from_dict as fill
 from groundup.base.errors import ConfigError
@@ -13,6 +13,7 @@ __all__ = ["FAMILIES", "MoEConfig", "ModelConfig", "RopeConfig", "VariantConfig"
 Norm = Literal["rms", "layer"]
 Activation = Literal["swiglu", "gelu", "gelu_exact", "relu", "relu2"]
 Positions = Literal["rope", "learned", "sinusoidal"]
+Scaling = Literal["none", "linear", "llama3", "yarn"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class RopeConfig:
     """Rotary positions, and how they are stretched so that a model reads further than it was trained to."""
 
     theta: float = 10000.0  # base of the wavelengths; long contexts take a larger one (Llama 3: 500000)
-    scaling: Literal["none", "linear", "llama3", "yarn"] = "none"  # slow all pairs alike, or the slow ones only
+    scaling: Scaling = "none"  # slow all pairs alike, or the slow ones only
     factor: float = 1.0  # how many times slower the slowed pairs turn
     original_context: int = 0  # context that it was trained with, before it was stretched (0: context / factor)
     low_freq_factor: float = 1.0  # llama3: pairs that turn fewer times than this in the original context are slowed
@@ -53,6 +54,8 @@ class RopeConfig:
 
     def validate(self) -> None:
         """Raises: ConfigError naming the key that is out of range."""
+        if self.scaling not in get_args(Scaling):
+            raise ConfigError(f"model.rope.scaling: {self.scaling!r} is not one of {', '.join(get_args(Scaling))}")
         if not 1 < self.theta < float("inf"):
             raise ConfigError(f"model.rope.theta: more than 1 is needed (10000 is usual), not {self.theta}")
         if not 1 <= self.factor < float("inf"):
@@ -121,6 +124,15 @@ class VariantConfig:
 
     def validate(self) -> None:
         """Raises: ConfigError naming the key that is out of range."""
+        known = {
+            "bias": ("yes", "no"),
+            "qk_norm": ("yes", "no"),
+            "activation": get_args(Activation),
+            "positions": get_args(Positions),
+        }
+        for key, names in known.items():
+            if (value := getattr(self, key)) not in ("family", *names):
+                raise ConfigError(f"model.variant.{key}: {value!r} is not one of family, {', '.join(names)}")
         if not 0 <= self.norm_eps < 1:
             raise ConfigError(f"model.variant.norm_eps: from 0 to below 1 is needed, not {self.norm_eps}")
         if self.mup_base < 0:

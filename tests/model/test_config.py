@@ -99,6 +99,12 @@ def test_families_resolve_their_zeros() -> None:
         ({"rope": RopeConfig(scaling="yarn", beta_slow=32.0)}, "model.rope.beta_slow"),
         ({"rope": RopeConfig(original_context=-1)}, "model.rope.original_context"),
         ({"family": "gpt2", "rope": RopeConfig(500.0)}, "model.rope: the model's positions are learned, not rotary"),
+        ({"rope": RopeConfig(scaling="ntk")}, "model.rope.scaling: 'ntk' is not one of none, linear, llama3, yarn"),
+        (
+            {"variant": VariantConfig(activation="gleu")},
+            "model.variant.activation: 'gleu' is not one of family, swiglu, ",
+        ),
+        ({"variant": VariantConfig(qk_norm=True)}, "model.variant.qk_norm: True is not one of family, yes, no"),
         ({"variant": VariantConfig(norm_eps=1.0)}, "model.variant.norm_eps"),
         ({"variant": VariantConfig(logit_softcap=-1.0)}, "model.variant.logit_softcap"),
     ],
