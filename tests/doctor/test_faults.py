@@ -21,6 +21,7 @@ from groundup.base.runs import Run, write_checkpoint
 from groundup.doctor import faults, material
 from groundup.doctor.config import DoctorConfig
 from groundup.doctor.facts import Facts
+from groundup.doctor.inside import Inside
 from groundup.doctor.run import examine, main
 from groundup.model.weights import load_model, save_model
 from groundup.shards.write import write_texts
@@ -297,3 +298,20 @@ def test_shakespeare_is_healthy(data_dir: Path, tmp_path: Path) -> None:
         train={"steps": 300, "batch_tokens": 2048, "optim": {"kind": "muon"}},
     )
     assert found(run, weights=True) == []
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (
+            ["nnaA sdif eth ppael ni hte tkichne. eoL nhsida eht bkoo yb teh vreir. mEam ndsei eth"],
+            "read 0% like the text",
+        ),
+        (["Anna finds the apple by the river. " * 4], "repeat themselves"),
+    ],
+    ids=["gibberish", "repetition"],
+)
+def test_samples_that_do_not_read_like_the_text(healthy: Run, samples: list[str], words: str) -> None:
+    facts = Facts(healthy, lambda facts: Inside(samples=samples, tokenizer=facts.corpus.train.tokenizer))
+    findings = [finding for fault, finding in faults.diagnose(facts) if fault.key == "too-few-tokens"]
+    assert words in findings[0].seen[0]
