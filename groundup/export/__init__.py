@@ -1,1 +1,1 @@
-"""The way out: a trained model in the forms that other programs load."""
+"""To and from other people's formats: their models become runs, ours become what other programs load."""

@@ -18,6 +18,9 @@ SIZES: dict[str, dict[str, Any]] = {
               "num_key_value_heads": 2, "max_position_embeddings": 64},
     "qwen3": {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 24,
               "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True},
+    "qwen3_moe": {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 16,
+                  "num_key_value_heads": 2, "max_position_embeddings": 64, "num_experts": 4, "num_experts_per_tok": 2,
+                  "moe_intermediate_size": 32, "norm_topk_prob": True},
 }  # fmt: skip
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -50,7 +50,7 @@ def imported(project: Path) -> tuple[Any, Any]:
     return load_model(checkpoint), load(checkpoint)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "qwen3_moe"])
 def test_a_folder_of_hugging_face_comes_in_with_equal_logits_and_ids(
     family: str, their_folder: Make, their_tokenizer: Make, tmp_path: Path
 ) -> None:
