@@ -53,7 +53,7 @@ def idle(facts: Facts) -> Finding | None:
     A factor of two is at stake. It is a note where the user asked for it himself (`threads`, `device`, `precision`).
     """
     results, config, info = facts.info.get("results", {}), facts.config, facts.info
-    threads, cores, device = results.get("threads"), info.get("cpus"), results.get("device", "cpu")
+    threads, cores, device = results.get("threads"), _cores(info.get("cpus") or 0), results.get("device", "cpu")
     seen: list[str] = []
     changes: dict[str, Any] = {}
     asked = False
@@ -73,6 +73,12 @@ def idle(facts: Facts) -> Finding | None:
     if not seen:
         return None
     return Finding(seen, "the machine is used in part", changes, [command("machine")], note=asked)
+
+
+def _cores(counted: int) -> int:
+    """Returns the cores that a run could have used: those that were counted, or fewer where a container or queue allots them."""
+    allotted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else counted
+    return min(counted, allotted)
 
 
 def _gpu() -> bool:

@@ -16,9 +16,8 @@ import pytest
 import torch
 
 from groundup.base.config import from_dict, load_toml
-from groundup.base.files import write_json
 from groundup.base.runs import Run, write_checkpoint
-from groundup.doctor import faults, material
+from groundup.doctor import faults, material, speed
 from groundup.doctor.config import DoctorConfig
 from groundup.doctor.facts import Facts
 from groundup.doctor.inside import Inside
@@ -204,9 +203,9 @@ def test_steps_that_wait_for_their_batch(project: Path, monkeypatch: pytest.Monk
     assert "loader" in found(run)
 
 
-def test_half_a_machine(healthy: Run, tmp_path: Path) -> None:
+def test_half_a_machine(healthy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = copy(healthy, tmp_path / "p")
-    write_json(run.path / "run.json", run.info | {"cpus": 8})
+    monkeypatch.setattr(speed, "_cores", lambda counted: 8)
     assert found(run) == []  # one thread was asked for
     config = (run.path / "config.toml").read_text()
     (run.path / "config.toml").write_text(config.replace("threads = 1\n", "threads = 0\n"))
