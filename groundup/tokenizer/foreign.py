@@ -130,21 +130,27 @@ def assemble(
     token, and the lowest id goes first. A token that several merges could make is in fact always made by one of them:
     which pair is joined last is decided by its own bytes, since nothing ever crossed its edges. So one merge a token
     is kept.
-    Raises: TokenizerError if a byte is missing, or a merge joins what no merge makes.
+    Raises: TokenizerError if a byte is missing, or merges come in an order that ours can't have.
     """
     order = _Order(tokens)
     if merges is None:
         for token in sorted(tokens, key=tokens.__getitem__):
-            order.derive(token, tokens, by_sum=True)
+            if parts := order.last(token, tokens, by_sum=True):
+                order.place(token, *parts)
         spare = order.spare()
     elif len(made := {left + right: (left, right) for left, right in merges}) == len(merges):
         for token, parts in made.items():
             order.place(token, *parts)
         spare = order.spare() | (order.unmade() if whole_words else {})
     else:
-        rank = {pair: i for i, pair in reversed(list(enumerate(merges)))}
-        for token in made:
-            order.derive(token, rank, by_sum=False)
+        rank = {pair: i for i, pair in enumerate(dict.fromkeys(merges))}
+        lasts: dict[bytes, tuple[bytes, ...]] = {}
+        for pair in rank:
+            token = pair[0] + pair[1]
+            if token not in lasts:
+                lasts[token] = order.last(token, rank, by_sum=False)
+            if lasts[token] == pair:
+                order.place(token, *pair)
         spare = order.spare()
     given = [tokens[token] for token in order.tokens]
     plain = not spare and normal is None and begin == EOT and end == EOT
@@ -153,6 +159,28 @@ def assemble(
         return Tokenizer(order.ranks, list(specials), pattern, byte_order, chat_template)
     return Foreign(order.ranks, specials, pattern, byte_order, chat_template, labels=given, spare=spare,
                    whole_words=whole_words, normal=normal, begin=begin, end=end)  # fmt: skip
+
+
+class _Late:
+    """What follows at once from a token whose first part is `left`: merges of lower rank that had to wait for it.
+
+    Theirs joins one place of the token and all that follows from it there, then the next place; ours goes merge by merge.
+    That is the same unless two places can want the same neighbour.
+    """
+
+    def __init__(self, left: bytes) -> None:
+        self.left, self.placed = left, set[bytes]()
+        self.before, self.behind = set[bytes](), set[bytes]()  # the neighbours that such a place takes
+
+    def overlaps(self, new: bytes, left: bytes, right: bytes) -> bool:
+        """Takes the next of these merges; returns whether places can be in one another's way."""
+        first, known = not self.placed, (left in self.placed, right in self.placed)
+        self.placed.add(new)
+        if known == (True, False):
+            self.behind.add(right)
+        elif known == (False, True):
+            self.before.add(left)
+        return not first and (right == self.left or all(known) or not self.before.isdisjoint(self.behind))
 
 
 class _Order:
@@ -178,33 +206,32 @@ class _Order:
         if token not in self.known:
             raise TokenizerError(f"a merge makes {token!r}, which has no id")
         self.asked += 1
-        ready = [(self.asked, token, left, right)]
+        ready, late = [(self.asked, token, left, right)], _Late(left)
         while ready:
             entry = heapq.heappop(ready)
             _, new, *parts = entry
             if missing := [part for part in parts if part not in self.symbols]:
                 self.waiting.setdefault(missing[0], []).append(entry)
                 continue
-            if new != token and parts[1] == left:  # then "left right left right" would be joined in another order
+            if late.overlaps(new, *parts):
                 raise TokenizerError(f"the merges of {token!r} and {new!r} overlap in an order that we can't follow")
             self.ranks[self.symbols[parts[0]], self.symbols[parts[1]]] = self.symbols[new] = len(self.tokens)
             self.tokens.append(new)
-            for late in self.waiting.pop(new, ()):
-                heapq.heappush(ready, late)
+            for waiting in self.waiting.pop(new, ()):
+                heapq.heappush(ready, waiting)
 
-    def derive(self, token: bytes, rank: Mapping[Any, int], by_sum: bool) -> None:
-        """Takes the next token by rank, with the merge that comes last when its own bytes are joined, if one does."""
+    def last(self, token: bytes, rank: Mapping[Any, int], by_sum: bool) -> tuple[bytes, ...]:
+        """Returns the two parts that are joined last when a token's own bytes are joined; () if they never are.
+
+        To be asked when all merges of lower rank have been placed.
+        """
         parts = [self.tokens[i] for i in merge(list(token.translate(self.byte_id)), self.ranks)]
         if len(parts) != 2 or not (by_sum or tuple(parts) in rank):
             parts = _last_parts(token, rank, by_sum)
-        if len(parts) == 2:
-            self.place(token, *parts)
+        return tuple(parts) if len(parts) == 2 else ()
 
     def spare(self) -> dict[bytes, int]:
-        """Returns the tokens that no merge makes. Raises: TokenizerError for a merge of such."""
-        if self.waiting:
-            part, [(_, token, *_), *_] = next(iter(self.waiting.items()))
-            raise TokenizerError(f"the merge that makes {token!r} joins {part!r}, which no merge makes")
+        """Returns the tokens that no merge makes, or only one of parts that no merge makes."""
         return {token: i for token, i in self.known.items() if token not in self.symbols}
 
     def unmade(self) -> dict[bytes, int]:
