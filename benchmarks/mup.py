@@ -1,6 +1,6 @@
 """muP: the learning rate that is best for a narrow model is best for a wide one; without muP it moves as the model grows.
 
-    python benchmarks/mup.py --data TEXT.txt [--quick]       about half an hour on two cores; finished points are kept
+    python benchmarks/mup.py --data TEXT.txt [--quick]       about a quarter of an hour on two cores; finished points are kept
 
 Trains a small model on bytes (tiny Shakespeare by default) at three widths and six learning rates, with and without muP, each
 for the same steps from the same seed, and measures the loss on the text's last tenth. Writes results/mup_HARDWARE_DATE.json and
@@ -41,7 +41,7 @@ def loss_of(model: Transformer, tokens: torch.Tensor, targets: torch.Tensor) -> 
 def heldout_loss(text: np.ndarray, width: int, lr: float, mup: bool, steps: int) -> float:
     """Returns the held-out loss of a model of this width, trained with this peak learning rate."""
     split = len(text) * 9 // 10
-    config = ModelConfig(vocab_size=256, context=CONTEXT, d_model=width, n_layers=4, n_heads=width // 32,
+    config = ModelConfig(vocab_size=256, context=CONTEXT, d_model=width, n_layers=2, n_heads=width // 32,
                          variant=VariantConfig(mup_base=WIDTHS[0] if mup else 0))  # fmt: skip
     model, rng = Transformer(config, seed=0), np.random.default_rng(0)
     optimizer = adamw.build(model, lr, width_multiple=config.width_multiple)
