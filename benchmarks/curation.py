@@ -66,7 +66,8 @@ class Peer:
 def claim(
     name: str, ours: float, peers: dict[str, float], ratio: float, unit: str, n: int, **more: Any
 ) -> dict[str, Any]:
-    return {"claim": name, "ours": round(ours, 4), "peers": {k: round(v, 4) for k, v in peers.items()}, "ratio": round(ratio, 3), "unit": unit,
+    return {"claim": name, "ours": round(ours, 4), "peers": {k: round(v, 4) for k, v in peers.items()}, "ratio": round(ratio, 3),
+            "unit": unit,
             "n": n, **more}  # fmt: skip
 
 
@@ -237,16 +238,17 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=12_000)
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
-    warc, rows = corpus(args.folder, args.documents)
+    rows = corpus(args.folder, args.documents)[1]
     with open(rows, encoding="utf-8") as lines:
         texts = [json.loads(line)["text"] for line in lines]
     peer, few, runs = Peer(args.peer), texts[: 300 if args.quick else 2000], 1 if args.quick else 2
     texts = texts[:1000] if args.quick else texts
-    small = corpus(args.folder, 1000 if args.quick else 2000)[0]
+    small = corpus(args.folder, 1000)[0]
     work: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "filters": lambda: [filters(texts, rows, peer, True)], "minhash": lambda: [minhash(texts, rows, peer, True)],
         "shipped": lambda: [filters(few, rows, peer, False), minhash(few, rows, peer, False)],
-        "pipeline": lambda: [pipelines(small, args.peer, 1)], "scaling": lambda: [scaling(small if args.quick else warc, runs)],
+        "pipeline": lambda: [pipelines(small, args.peer, 1)], 
+        "scaling": lambda: [scaling(corpus(args.folder, 1000 if args.quick else 4000)[0], runs)],
     }  # fmt: skip
     claims = [found for part in args.part for found in work[part]()]
     if not args.quick:

@@ -17,12 +17,10 @@ from resiliparse.parse.html import HTMLTree
 
 PACKAGES = ("python3.11-doc", "postgresql-doc-15", "linux-doc-6.1", "git-doc", "sqlite3-doc", "erlang-doc", "python-django-doc",
             "python-scipy-doc", "python-sympy-doc", "octave-doc", "qtbase5-doc-html", "libglib2.0-doc", "libgtk-3-doc", "cmake-doc",
-            "libstdc++-12-doc", "libboost1.74-doc", "openjdk-17-doc", "debian-reference-en", "developers-reference", "bash-doc")  # fmt: skip
-BOOKS = (
-    Path(os.environ.get("GROUNDUP_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
-    / "raw"
-    / "gutenberg-books.txt"
-)
+            "libstdc++-12-doc", "libboost1.74-doc", "openjdk-17-doc", "debian-reference-en",
+            "developers-reference", "bash-doc")  # fmt: skip
+DATA = Path(os.environ.get("GROUNDUP_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+BOOKS = DATA / "raw" / "gutenberg-books.txt"
 PAGE_BYTES = (2_000, 400_000)
 BOOK_CHARS = 8_000
 
@@ -90,8 +88,10 @@ def corpus(folder: Path, count: int) -> tuple[Path, Path]:
                     % len(data)
                     + data
                 )
-                head = (f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {address}\r\nWARC-Record-ID: <urn:uuid:{xxhash.xxh128_hexdigest(address.encode())}>\r\n"
-                        f"WARC-Date: 2025-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n")  # fmt: skip
+                fields = {"WARC-Type": "response", "WARC-Target-URI": address, "WARC-Date": "2025-01-01T00:00:00Z",
+                          "WARC-Record-ID": f"<urn:uuid:{xxhash.xxh128_hexdigest(address.encode())}>",
+                          "Content-Type": "application/http; msgtype=response", "Content-Length": str(len(http))}  # fmt: skip
+                head = "WARC/1.0\r\n" + "".join(f"{key}: {value}\r\n" for key, value in fields.items()) + "\r\n"
                 archive.write(head.encode() + http + b"\r\n\r\n")
     warc.with_suffix(".part").rename(warc)
     rows.with_suffix(".part").rename(rows)

@@ -3,8 +3,8 @@
     run_datatrove.py serve             jobs as JSON lines on stdin, answers on stdout: filters and MinHash over chunks of documents
     run_datatrove.py pipeline WARC OUT WORKERS shipped|stated     WARC -> filters -> MinHash in four stages -> Parquet
 
-`stated` puts one tokenizer in place of spaCy's: tokens are \\w+|[^\\w\\s], MinHash's words \\w+ of the lower-case text, a sentence ends with a
-mark, closing quotes and brackets, and a space.
+`stated` puts one tokenizer in place of spaCy's: tokens are \\w+|[^\\w\\s], MinHash's words \\w+ of the lower-case text, a sentence ends
+with a mark, closing quotes and brackets, and a space.
 """
 
 import contextlib

@@ -18,8 +18,7 @@ from groundup.base.log import command, progress, say
 from groundup.base.records import Document, read_documents
 from groundup.data.characters import classes
 from groundup.data.config import ClassifierScoreConfig, ClassifierTrainConfig
-from groundup.data.measure import buffer
-from groundup.data.minhash import run_hash, word_bytes
+from groundup.data.minhash import lower_buffer, run_hash, word_bytes
 
 __all__ = ["Classifier", "area", "hashed", "read_texts", "score", "train"]
 
@@ -84,7 +83,7 @@ def hashed(texts: Sequence[str], ngram: int, buckets: int) -> tuple[np.ndarray, 
 
     Shapes: (runs of all texts,) int32, (texts + 1,).
     """
-    data, offsets = buffer([text.lower() for text in texts])
+    data, offsets = lower_buffer(texts)
     return _hashed(data, offsets, classes(), ngram, buckets)
 
 
@@ -93,19 +92,15 @@ def _hashed(data, offsets, kinds, ngram, buckets):  # type: ignore[no-untyped-de
     longest = 8
     for d in range(len(offsets) - 1):
         longest = max(longest, offsets[d + 1] - offsets[d])
-    chars, bounds, blocks = (
-        np.empty(longest, np.uint32),
-        np.empty(longest + 2, np.int64),
-        np.zeros(longest // 4 + 8, np.uint64),
-    )
-    text, ids, ends = blocks.view(np.uint8), np.empty(len(data) * ngram + 1, np.int32), np.zeros(len(offsets), np.int64)
+    bounds, text = np.empty(longest + 2, np.int64), np.zeros(2 * longest + 8, np.uint8)
+    ids, ends = np.empty(len(data) * ngram + 1, np.int32), np.zeros(len(offsets), np.int64)
     seen = np.full(buckets, -1, np.int64)  # the last document with something in the bucket
     size = 0
     for d in range(len(offsets) - 1):
-        count = word_bytes(data, offsets[d], offsets[d + 1], kinds, chars, text, bounds)
+        count = word_bytes(data, offsets[d], offsets[d + 1], kinds, text, bounds)
         for n in range(1, ngram + 1):
             for i in range(count - n + 1):
-                bucket = np.int64(run_hash(text, blocks, bounds[i], bounds[i + n] - 1) % np.uint64(buckets))
+                bucket = np.int64(run_hash(text, bounds[i], bounds[i + n] - 1) % np.uint64(buckets))
                 if seen[bucket] != d:
                     seen[bucket] = d
                     ids[size] = bucket

@@ -126,6 +126,13 @@ class DedupConfig:
     exact: bool = True  # drop documents with the same text
     urls: bool = False  # drop all but one of the documents from one address
     near: bool = True  # drop documents with nearly the same text (MinHash)
+    units: Literal["none", "line", "paragraph"] = (
+        "none"  # cut these out of a text where another document has them already
+    )
+    unit_chars: int = 60  # ... of at least this many bytes
+    substring_chars: int = (
+        0  # cut out stretches of at least this many bytes that occur before (0: off; a usual value is 200)
+    )
     ngram: int = 5  # words a shingle
     bands: int = 20  # bands of the signature
     rows: int = 6  # numbers a band
@@ -235,6 +242,10 @@ class BuildConfig:
         for key, value in positive.items():
             if value < 1:
                 raise ConfigError(f"{key}: expected at least 1, not {value}")
+        if self.dedup.substring_chars and self.dedup.substring_chars < 20:
+            raise ConfigError(
+                f"dedup.substring_chars: {self.dedup.substring_chars} is too short; expected 0 (off) or at least 20"
+            )
         shares = {"heldout": self.heldout, "dedup.min_similarity": self.dedup.min_similarity,
                   "language.min_score": self.language.min_score, "clean.boilerplate_share": self.clean.boilerplate_share,
                   "web.max_false_arithmetic": self.web.max_false_arithmetic,

@@ -16,6 +16,7 @@ from groundup.data.config import BuildConfig
 from groundup.data.dedup import DROP, RULES, Member, find_near, find_same, rank
 from groundup.data.engine import Map
 from groundup.data.mix import epochs
+from groundup.data.overlap import CUT, Texts, find_stretches, find_units
 
 __all__ = ["Decisions", "decide"]
 
@@ -28,7 +29,8 @@ class Decisions(NamedTuple):
 
     starts: the number of each part's first document, and the number of all; drops, leaks: dtype DROP, sorted by document (leaks: what raw
     mode keeps out of training because it is like a held-out document); forced: the document that is held out for want of others;
-    kept: how many stay; partners: the ids of those that stay instead of others; epochs: how often each source is trained on.
+    kept: how many stay; partners: the ids of those that stay instead of others; epochs: how often each source is trained on;
+    cuts: dtype CUT, sorted: stretches of text that leave.
     """
 
     starts: list[int]
@@ -38,6 +40,7 @@ class Decisions(NamedTuple):
     kept: int
     partners: dict[int, str]
     epochs: dict[str, float]
+    cuts: np.ndarray
 
 
 class _Tally(NamedTuple):
@@ -118,6 +121,31 @@ def _find(run_map: Map, parts: list[Path], starts: list[int], folder: Path, conf
     return found
 
 
+def _texts(path: Path, start: int, config: BuildConfig, forced: int, before: np.ndarray) -> Texts:
+    """Returns the texts of a part that are still there. before: numbers of documents that were dropped."""
+    found = _columns(path, ["share", "drop", "words", "score", "text"])
+    heldout, alive = _sides(found, start, forced, config), found["drop"] == ""
+    alive[before - start] = False
+    chosen, ranks = np.flatnonzero(alive), rank(heldout, found["words"], found["score"])
+    return Texts(
+        (chosen + start).astype(np.uint64),
+        ranks[chosen],
+        [found["text"][k].encode("utf-8", "surrogatepass") for k in chosen],
+    )
+
+
+def _cuts(run_map: Map, parts: list[Path], starts: list[int], folder: Path, config: BuildConfig, forced: int,
+          drops: np.ndarray) -> np.ndarray:  # fmt: skip
+    """Returns what the documents that stay repeat of each other: lines or paragraphs, and stretches of any kind."""
+    found = [np.zeros(0, CUT)]
+    for find, wanted in ((find_units, config.dedup.units != "none"), (find_stretches, config.dedup.substring_chars)):
+        if wanted and config.filters != "none":
+            texts = (partial(_texts, path, start, config, forced, _within(drops, start, stop))
+                     for path, start, stop in zip(parts, starts, starts[1:]))  # fmt: skip
+            found.append(find(run_map, texts, starts[-1], folder, config.dedup))
+    return np.sort(np.concatenate(found))
+
+
 def _within(drops: np.ndarray, start: int, stop: int) -> np.ndarray:
     """Returns the numbers of the dropped documents from `start` up to `stop`."""
     return drops["doc"][slice(*np.searchsorted(drops["doc"], [start, stop]))].astype(np.int64)
@@ -161,11 +189,12 @@ def decide(run_map: Map, parts: list[Path], folder: Path, config: BuildConfig) -
         if heldout:
             leaks = _leaks(_find(run_map, parts, starts, folder, config, forced, drops, True))
         kept = starts[-1] - gone - len(leaks)
-    stay = np.unique(np.concatenate((drops["kept"], leaks["kept"]))).astype(np.int64)
+    cuts = _cuts(run_map, parts, starts, folder, config, forced, drops)
+    stay = np.unique(np.concatenate((drops["kept"], leaks["kept"], cuts["kept"]))).astype(np.int64)
     asked = [(path, (stay[(stay >= a) & (stay < b)] - a).tolist()) for path, a, b in bounds]
     asked = [(path, rows) for path, rows in asked if rows]
     partners = dict(zip(stay.tolist(), (name for names in run_map(_ids, iter(asked)) for name in names)))
     sizes: Counter[str] = Counter()
     for tally in tallies:
         sizes.update(tally.bytes)
-    return Decisions(starts, drops, leaks, forced, kept, partners, epochs(sizes, config))
+    return Decisions(starts, drops, leaks, forced, kept, partners, epochs(sizes, config), cuts)

@@ -13,6 +13,7 @@ from groundup.data.characters import DIGIT, SPACE, STOP, WORD, classes
 from groundup.data.config import BuildConfig
 from groundup.data.scan import (
     BASE,
+    buffer,
     decode,
     encode,
     find,
@@ -26,7 +27,7 @@ from groundup.data.scan import (
     tokens,
 )
 
-__all__ = ["FEATURES", "Measured", "buffer", "measure"]
+__all__ = ["FEATURES", "Measured", "measure"]
 
 FEATURES = (
     "repeated_paragraphs", "repeated_paragraph_chars", "repeated_lines", "repeated_line_chars", "top_2_gram", "top_3_gram", "top_4_gram",
@@ -47,14 +48,6 @@ class Measured(NamedTuple):
 
     values: np.ndarray
     texts: list[str] | None
-
-
-def buffer(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the texts as one array of UTF-8 bytes, and where each begins. Shapes: (bytes,), (texts + 1,)."""
-    encoded = [text.encode("utf-8", "replace") for text in texts]
-    offsets = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum([len(e) for e in encoded], out=offsets[1:])
-    return np.frombuffer(b"".join(encoded), np.uint8), offsets
 
 
 def measure(texts: Sequence[str], config: BuildConfig) -> Measured:
@@ -182,10 +175,16 @@ def _full_stops(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _page(chars, n, kinds, numbers, phrases, kept, out):  # type: ignore[no-untyped-def]
-    """Returns the bounds in `kept` of what C4's line rules leave; sets out[21:24]: lorem ipsum, curly brackets, sentences."""
-    flags, size, i, first = numbers[3], 0, 0, True
+    """Returns the bounds in `kept` of what C4's line rules leave; sets out[21:24]: lorem ipsum, curly brackets, sentences;
+    and out[17:19]: the shares of lines that begin with a bullet, and that end with an ellipsis."""
+    flags, size, i, first, lines, bullets, trailing = numbers[3], 0, 0, True, 0, 0, 0
     while i < n:
         start, stop, i, words, longest = line(chars, i, n, kinds)
+        lines += 1
+        if start < stop:
+            bullets += chars[start] == 0x2022 or chars[start] == 45
+            dots = stop - start >= 3 and chars[stop - 1] == 46 and chars[stop - 2] == 46 and chars[stop - 3] == 46
+            trailing += dots or chars[stop - 1] == 0x2026
         if longest > numbers[5]:
             continue
         before = size
@@ -215,6 +214,7 @@ def _page(chars, n, kinds, numbers, phrases, kept, out):  # type: ignore[no-unty
             continue
         out[23] += max(_full_stops(kept, begin, size, kinds), 1 if flags & LINE_SENTENCES else 0)
         first = False
+    out[17], out[18] = bullets / max(lines, 1), trailing / max(lines, 1)
     return stripped(kept, 0, size, kinds)
 
 
@@ -249,33 +249,6 @@ def _page_lines(chars, start, stop, kinds, short, prefix, powers, table, out):  
 
 
 @njit(cache=True, nogil=True)
-def _gopher(chars, n, kinds, out):  # type: ignore[no-untyped-def]
-    """Sets out[15:19]: counts of '#' and ellipses, shares of lines that begin with a bullet or end with an ellipsis; out[29]: '!'."""
-    hashes = ellipses = shouts = lines = bullets = trailing = 0
-    i = 0
-    while i < n:
-        c = chars[i]
-        hashes += c == 35
-        shouts += c == 33
-        if c == 0x2026:
-            ellipses += 1
-        elif c == 46 and i + 2 < n and chars[i + 1] == 46 and chars[i + 2] == 46:
-            ellipses += 1
-            i += 2
-        i += 1
-    i = 0
-    while i < n:
-        start, stop, i, _, _ = line(chars, i, n, kinds)
-        lines += 1
-        if start < stop:
-            bullets += chars[start] == 0x2022 or chars[start] == 45
-            dots = stop - start >= 3 and chars[stop - 1] == 46 and chars[stop - 2] == 46 and chars[stop - 3] == 46
-            trailing += dots or chars[stop - 1] == 0x2026
-    out[15], out[16], out[29] = hashes, ellipses, shouts
-    out[17], out[18] = bullets / max(lines, 1), trailing / max(lines, 1)
-
-
-@njit(cache=True, nogil=True)
 def _stops(count, bounds, prefix, powers, stops):  # type: ignore[no-untyped-def]
     """Returns how many different stop words there are among the tokens."""
     found = 0
@@ -295,7 +268,7 @@ def _stops(count, bounds, prefix, powers, stops):  # type: ignore[no-untyped-def
 @njit(cache=True, nogil=True)
 def _document(chars, n, kinds, numbers, stops, phrases, kept, scratch, table, out):  # type: ignore[no-untyped-def]
     """Sets all of a document's features; returns the bounds of the text that C4's rules leave in `kept`."""
-    solid, bounds, prefix, powers, grams, counts, firsts, tally = scratch
+    solid, bounds, prefix, powers, grams, counts, firsts, places, tally = scratch
     prefixes(chars, n, prefix)
     start, stop = stripped(chars, 0, n, kinds)
     many, again, again_chars = segments(chars, start, stop, 2, 0, prefix, powers, table)
@@ -303,7 +276,6 @@ def _document(chars, n, kinds, numbers, stops, phrases, kept, scratch, table, ou
     many, again, again_chars = segments(chars, 0, n, 1, numbers[1], prefix, powers, table)
     if many > 1:
         out[2], out[3] = again / many, again_chars / n
-    _gopher(chars, n, kinds, out)
     start, stop = _page(chars, n, kinds, numbers, phrases, kept, out)
     prefixes(kept, stop, prefix)
     _page_lines(kept, start, stop, kinds, numbers[2], prefix, powers, table, out)
@@ -311,13 +283,13 @@ def _document(chars, n, kinds, numbers, stops, phrases, kept, scratch, table, ou
     prefixes(solid, bounds[count], prefix)
     window = numbers[0] if numbers[0] else max(count, 1)
     for first in range(0, count, window):
-        runs(first, min(first + window, count), bounds, prefix, powers, grams, table, counts, firsts, out)
+        runs(first, min(first + window, count), bounds, prefix, powers, grams, table, counts, firsts, places, out)
     for k in range(4, 13):
         out[k] /= n
     words = max(tally[0], 1)
     out[13], out[14], out[19] = tally[0], tally[1] / words, tally[2] / max(count, 1)
-    out[15], out[16] = out[15] / max(count, 1), out[16] / max(count, 1)
-    out[20], out[29], out[30] = _stops(count, bounds, prefix, powers, stops), (out[29] + tally[3]) / words, count
+    out[15], out[16] = tally[4] / max(count, 1), tally[5] / max(count, 1)
+    out[20], out[29], out[30] = _stops(count, bounds, prefix, powers, stops), (tally[6] + tally[3]) / words, count
     return start, stop
 
 
@@ -335,7 +307,7 @@ def _all(data, offsets, kinds, numbers, stops, phrases, values, rest, ends):  # 
     for k in range(longest + 1):
         powers[k + 1] = powers[k] * BASE
     scratch = (solid, np.empty(longest + 1, np.int64), np.empty(longest + 2, np.uint64), powers, np.empty(longest, np.uint64),
-               np.empty(slots, np.int32), np.empty(slots, np.int32), np.empty(4, np.int64))  # fmt: skip
+               np.empty(slots, np.int32), np.empty(slots, np.int32), np.empty(longest, np.int64), np.empty(7, np.int64))  # fmt: skip
     table = (np.zeros((slots, 2), np.uint64), np.zeros(2, np.int64))
     for k in range(len(offsets) - 1):
         n = decode(data, offsets[k], offsets[k + 1], chars)

@@ -260,3 +260,23 @@ def curate(texts: list[str], problems: list[str], page: bool = False) -> list[st
         for i in find([texts[i] for i in left]):
             reasons[left[i]] = name
     return reasons
+
+
+def without_repeated_lines(texts: list[str], least: int) -> list[list[str]]:
+    """Returns, for each text, its lines without those of at least `least` bytes that stand before, in it or in a text before."""
+    seen: set[str] = set()
+    return [[line for line in text.split("\n") if len(line.encode()) < least or not (line in seen or seen.add(line))]  # type: ignore[func-returns-value]
+            for text in texts]  # fmt: skip
+
+
+def without_repeated_stretches(texts: list[bytes], least: int) -> list[bytes]:
+    """Returns each text without the bytes that lie in a stretch of `least` bytes that occurs before, in it or in a text before."""
+    seen, out = set(), []
+    for text in texts:
+        repeated: set[int] = set()
+        for i in range(len(text) - least + 1):
+            if text[i : i + least] in seen:
+                repeated.update(range(i, i + least))
+            seen.add(text[i : i + least])
+        out.append(bytes(byte for i, byte in enumerate(text) if i not in repeated))
+    return out

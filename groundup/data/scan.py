@@ -4,6 +4,8 @@ Scratch arrays belong to the caller and serve many documents. Hashes are 64 bits
 the same with a probability of about 1 in 10^10 for a million words.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 
@@ -25,6 +27,14 @@ __all__ = [
 ]
 
 BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial hashes, modulo 2^64
+
+
+def buffer(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the texts as one array of UTF-8 bytes, and where each begins. Shapes: (bytes,), (texts + 1,)."""
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([len(e) for e in encoded], out=offsets[1:])
+    return np.frombuffer(b"".join(encoded), np.uint8), offsets
 
 
 @njit(cache=True, nogil=True)
@@ -148,10 +158,10 @@ def segments(chars, start, stop, newlines, least, prefix, powers, table):  # typ
 def tokens(chars, n, kinds, solid, bounds, tally):  # type: ignore[no-untyped-def]
     """Returns the number of tokens; `solid`: the text without its spaces, token k lies in bounds[k]:bounds[k + 1] of it.
 
-    tally: words (tokens that aren't marks), their characters, tokens with a letter, words that shout.
+    tally: words (tokens that aren't marks), their characters, tokens with a letter, words that shout, '#', ellipses, '!'.
     """
     tally[:] = 0
-    count = size = i = 0
+    count = size = i = dots = 0
     while i < n:
         kind = kinds[chars[i]]
         if kind & SPACE:
@@ -171,7 +181,15 @@ def tokens(chars, n, kinds, solid, bounds, tally):  # type: ignore[no-untyped-de
                 solid[size] = chars[i]
                 size += 1
                 i += 1
-            marks = all_kind & PUNCTUATION
+            marks, dots = all_kind & PUNCTUATION, 0
+        else:
+            c = chars[i - 1]
+            tally[4] += c == 35
+            tally[6] += c == 33
+            dots = dots + 1 if c == 46 and (dots == 0 or chars[i - 2] == 46) else int(c == 46)
+            if dots == 3 or c == 0x2026:
+                tally[5] += 1
+                dots = 0
         length = size - bounds[count]
         count += 1
         if not marks:
@@ -186,50 +204,47 @@ def tokens(chars, n, kinds, solid, bounds, tally):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, nogil=True)
-def runs(first, last, bounds, prefix, powers, grams, table, counts, firsts, out):  # type: ignore[no-untyped-def]
+def runs(first, last, bounds, prefix, powers, grams, table, counts, firsts, places, out):  # type: ignore[no-untyped-def]
     """Adds to out[4:13] the characters of the most frequent runs of 2 to 4 tokens, and of the repeated runs of 5 to 10.
 
-    A run of 5 tokens or more recurs only where its first 4 do: those few places alone are looked at again.
+    A run recurs only where the run without its last token does: those places alone are looked at again.
     """
     for i in range(first, last):
         size = bounds[i + 1] - bounds[i]
         grams[i] = mix(prefix[bounds[i + 1]] - prefix[bounds[i]] * powers[size] ^ np.uint64(size))
-    before, words, here = grams, grams[first:last].copy(), np.empty(last - first, np.int64)
-    for n in range(2, 5):
-        renew(table, last - first)
-        most, at = 1, -1
-        for i in range(first, last - n + 1):
-            before[i] = mix(before[i] * np.uint64(31) + words[i + n - 1 - first])
-            place, new = find(table, before[i])
-            here[i - first] = place
-            if new:
-                counts[place], firsts[place] = 1, i
-            else:
-                counts[place] += 1
-                if counts[place] > most or (counts[place] == most and firsts[place] < at):
-                    most, at = counts[place], firsts[place]
-        if at < 0:  # no run of n tokens recurs, so no longer one does
-            return
-        out[2 + n] += most * (bounds[at + n] - bounds[at] + n - 1)
-    again = 0
-    for i in range(first, last - 3):
-        if counts[here[i - first]] > 1:
-            here[again] = i  # written behind what is still to be read
-            again += 1
-    for n in range(5, 11):
+    words, here, again = grams[first:last].copy(), np.arange(first, last), last - first
+    for n in range(2, 11):  # here[:again]: where a run of n - 1 tokens stands that recurs
         renew(table, again)
-        free = first
+        most, at, free, left = 1, -1, first, 0
         for k in range(again):
             i = here[k]
             if i + n > last:
                 break
-            before[i] = mix(before[i] * np.uint64(31) + words[i + n - 1 - first])
-            if i < free:
+            grams[i] = mix(grams[i] * np.uint64(31) + words[i + n - 1 - first])
+            if n > 4:
+                if i >= free and not find(table, grams[i])[1]:
+                    out[2 + n] += bounds[i + n] - bounds[i]
+                    free = i + n
                 continue
-            _, new = find(table, before[i])
-            if not new:
-                out[2 + n] += bounds[i + n] - bounds[i]
-                free = i + n
+            place, new = find(table, grams[i])
+            places[left], here[left] = place, i  # not beyond k, so nothing is lost that is still to be read
+            left += 1
+            if new:
+                counts[place], firsts[place] = 1, i
+                continue
+            counts[place] += 1
+            if counts[place] > most or (counts[place] == most and firsts[place] < at):
+                most, at = counts[place], firsts[place]
+        if n > 4:
+            continue
+        if at < 0:  # no run of n tokens recurs, so no longer one does
+            return
+        out[2 + n] += most * (bounds[at + n] - bounds[at] + n - 1)
+        again = 0
+        for k in range(left):
+            if counts[places[k]] > 1:
+                here[again] = here[k]
+                again += 1
 
 
 @njit(cache=True, nogil=True)

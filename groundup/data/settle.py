@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,14 +11,17 @@ import numpy as np
 from groundup.base.records import Document, write_documents
 from groundup.data.config import BuildConfig
 from groundup.data.decide import Decisions
+from groundup.data.decontaminate import words
 from groundup.data.dedup import RULES
 from groundup.data.extract import Drop
 from groundup.data.measure import FEATURES
 from groundup.data.mix import copies
+from groundup.data.overlap import cut
 from groundup.data.stages import Row, read_part
 
 __all__ = ["PLACES", "Settled", "Task", "settle_part", "tasks"]
 
+SPANS = 20  # stretches named in a document's meta
 PLACES = ("documents", "heldout", "dropped")
 
 
@@ -31,6 +35,8 @@ class Task(NamedTuple):
     forced: int
     alone: bool  # one document is all there is, so its end is held out
     epochs: dict[str, float]
+    cuts: np.ndarray  # dtype CUT, of these documents
+    partners: dict[int, str]  # the ids of the documents that keep what is cut here
     config: BuildConfig
 
 
@@ -56,8 +62,10 @@ def tasks(parts: list[Path], decided: Decisions, config: BuildConfig) -> Iterato
                 for d in found[slice(*np.searchsorted(found["doc"], [start, stop]))]}  # fmt: skip
 
     for path, start, stop in zip(parts, decided.starts, decided.starts[1:]):
+        cuts = decided.cuts[slice(*np.searchsorted(decided.cuts["doc"], [start, stop]))]
+        partners = {int(k): decided.partners[int(k)] for k in np.unique(cuts["kept"])}
         yield Task(path, start, reasons(decided.drops, start, stop), reasons(decided.leaks, start, stop),
-                   decided.forced, decided.kept == 1, decided.epochs, config)  # fmt: skip
+                   decided.forced, decided.kept == 1, decided.epochs, cuts, partners, config)  # fmt: skip
 
 
 def _placed(row: Row, number: int, task: Task) -> Iterator[tuple[str, Document]]:
@@ -83,6 +91,18 @@ def _placed(row: Row, number: int, task: Task) -> Iterator[tuple[str, Document]]
         yield "documents", Document(row.id if copy == 0 else f"{row.id}~{copy + 1}", text, row.source, row.meta)
 
 
+def _trimmed(row: Row, cuts: np.ndarray, task: Task) -> Row:
+    """Returns a row without what other documents keep of it, dropped where too little is left."""
+    text, partner = cut(row.text, cuts), task.partners[int(cuts["kept"][0])]
+    share = 1 - len(text) / len(row.text)
+    spans = [[int(start), int(stop)] for start, stop in zip(cuts["start"][:SPANS], cuts["stop"][:SPANS])]
+    if len(words(text)) < task.config.dedup.min_words:
+        return replace(row, drop=Drop("duplicates", "only_repeated", share, task.config.dedup.min_words, partner))
+    return replace(
+        row, text=text, meta=row.meta | {"cut_share": round(share, 4), "cut_bytes": spans, "cut_kept_in": partner}
+    )
+
+
 def settle_part(task: Task) -> Settled:
     """Writes documents, heldout, dropped and features of a part beside it; returns its sums."""
     found = Settled(Counter(), Counter(), 0, {}, Counter(), Counter(), {})
@@ -90,6 +110,9 @@ def settle_part(task: Task) -> Settled:
     places: dict[str, list[Document]] = {place: [] for place in PLACES}
     for at, row in enumerate(rows):
         found = found._replace(raw_bytes=found.raw_bytes + row.raw_bytes)
+        cuts = task.cuts[slice(*np.searchsorted(task.cuts["doc"], [task.number + at, task.number + at + 1]))]
+        if len(cuts):
+            rows[at] = row = _trimmed(row, cuts, task)
         for place, document in _placed(row, task.number + at, task):
             places[place].append(document)
             _count(found, place, document)

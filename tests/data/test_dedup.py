@@ -1,0 +1,219 @@
+"""Duplicates across parts: of addresses, lines and stretches; memory by partitions; the same bytes for any number of workers."""
+
+import json
+import random
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groundup.base.errors import ConfigError
+from groundup.base.files import write_jsonl
+from groundup.base.records import Document, read_documents
+from groundup.data import plain, shuffle
+from groundup.data.build import build
+from groundup.data.config import BuildConfig, DedupConfig
+from groundup.data.dedup import BEHIND, DROP, components, rank
+from groundup.data.engine import workers
+from groundup.data.overlap import Texts, cut, find_stretches, find_units
+from groundup.data.shuffle import RECORD, gather, partitions_for, scatter
+
+WORDS = (
+    "the",
+    "of",
+    "and",
+    "with",
+    "a",
+    "house",
+    "river",
+    "people",
+    "said",
+    "day",
+    "went",
+    "have",
+    "that",
+    "winter",
+    "engine",
+    "letter",
+)
+
+
+def nothing() -> None:
+    pass
+
+
+def parts_of(texts: list[bytes], sizes: int, heldout: tuple[int, ...] = ()):  # type: ignore[no-untyped-def]
+    """The texts as parts; the first text ranks first."""
+    for at in range(0, len(texts), sizes):
+        docs = np.arange(at, min(at + sizes, len(texts)), dtype=np.uint64)
+        ranks = np.array([0 if int(d) in heldout else int(BEHIND) + int(d) for d in docs], np.uint64)
+        yield partial(Texts, docs, ranks, [texts[int(d)] for d in docs])
+
+
+def repetitive(dice: random.Random, count: int) -> list[bytes]:
+    texts: list[bytes] = []
+    for _ in range(count):
+        text = " ".join(dice.choices(WORDS, k=dice.choice((5, 40, 120)))).encode()
+        for _ in range(dice.choice((0, 1, 2))):
+            source = dice.choice([*texts, text])
+            at = dice.randrange(len(source))
+            place = dice.randrange(len(text))
+            text = text[:place] + source[at : at + dice.randrange(10, 200)] + text[place:]
+        texts.append(text)
+    return texts
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_stretches_that_occur_before_are_cut_whole(seed: int, tmp_path: Path) -> None:
+    texts = repetitive(random.Random(seed), 30)
+    with workers(1, nothing, ()) as run_map:
+        cuts = find_stretches(run_map, parts_of(texts, 7), len(texts), tmp_path, DedupConfig(substring_chars=40))
+    expected = plain.without_repeated_stretches(texts, 40)
+    for doc, text in enumerate(texts):
+        mine = cuts[cuts["doc"] == doc]
+        gone = {i for row in mine for i in range(int(row["start"]), int(row["stop"]))}
+        assert bytes(b for i, b in enumerate(text) if i not in gone) == expected[doc]
+        assert all(row["kept"] <= doc for row in mine)
+    assert expected != texts
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lines_that_stand_before_are_cut(seed: int, tmp_path: Path) -> None:
+    dice = random.Random(seed)
+    pool = [" ".join(dice.choices(WORDS, k=dice.choice((1, 6, 20)))) + "é" for _ in range(25)]
+    texts = ["\n".join(dice.choices(pool, k=dice.choice((1, 4, 12)))) for _ in range(30)]
+    with workers(1, nothing, ()) as run_map:
+        cuts = find_units(
+            run_map,
+            parts_of([t.encode() for t in texts], 4),
+            len(texts),
+            tmp_path,
+            DedupConfig(units="line", unit_chars=20),
+        )
+    for doc, lines in enumerate(plain.without_repeated_lines(texts, 20)):
+        mine = cuts[cuts["doc"] == doc]
+        assert (cut(texts[doc], mine) if len(mine) else texts[doc]) == "\n".join(lines)
+    assert len(cuts)
+
+
+def test_a_held_out_document_stays_whole(tmp_path: Path) -> None:
+    line = b"a line that is long enough to be looked at, and is said in both of them, word for word"
+    with workers(1, nothing, ()) as run_map:
+        for find, config in (
+            (find_units, DedupConfig(units="line")),
+            (find_stretches, DedupConfig(substring_chars=60)),
+        ):
+            cuts = find(run_map, parts_of([line, line], 1, heldout=(1,)), 2, tmp_path, config)
+            assert [(int(c["doc"]), int(c["kept"]), int(c["start"]), int(c["stop"])) for c in cuts] == [
+                (0, 1, 0, len(line))
+            ]
+
+
+def test_cuts_spare_half_characters() -> None:
+    cuts = np.array([(0, 1, 5, 1), (0, 4, 6, 1)], [("doc", "<u8"), ("start", "<u8"), ("stop", "<u8"), ("kept", "<u8")])
+    assert cut("ééééé", cuts) == "ééé"
+
+
+def test_partitions_hold_every_record_once(tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    paths, everything = [], []
+    for k in range(4):
+        records = np.zeros(500, RECORD)
+        records["key"], records["doc"] = dice.integers(0, 1 << 64, 500, np.uint64), k * 500 + np.arange(500)
+        scatter(tmp_path / str(k), records, 7)
+        paths.append(tmp_path / str(k))
+        everything.append(records)
+    found = [gather(paths, p, 7) for p in range(7)]
+    assert all((np.diff(part["key"].astype(float)) >= 0).all() for part in found)
+    assert np.array_equal(np.sort(np.concatenate(found)), np.sort(np.concatenate(everything)))
+    assert partitions_for(10, 10) == 1
+    assert partitions_for(10**9, 10**7) * shuffle.PARTITION_BYTES >= 10**9 * RECORD.itemsize
+
+
+def test_the_best_of_a_chain_stays() -> None:
+    edges = np.zeros(3, [("a", "<u8"), ("b", "<u8"), ("rank_a", "<u8"), ("rank_b", "<u8"), ("similar", "<f8")])
+    edges["a"], edges["b"], edges["similar"] = [9, 4, 4], [4, 7, 9], [0.9, 0.8, 0.9]
+    ranks = dict(
+        zip((9, 4, 7), rank(np.array([False, False, True]), np.array([5, 900, 1]), np.full(3, np.nan)).tolist())
+    )
+    edges["rank_a"], edges["rank_b"] = [ranks[int(a)] for a in edges["a"]], [ranks[int(b)] for b in edges["b"]]
+    drops = components(edges)
+    assert [(int(d["doc"]), int(d["kept"]), bool(d["of_heldout"]), float(d["value"])) for d in drops] == [
+        (4, 7, True, 0.9),
+        (9, 7, True, 0.9),
+    ]
+    assert components(edges[:0]).dtype == DROP
+
+
+def test_ranks() -> None:
+    """Held out before everything, a scored document before an unscored one of the usual length, a high score before a low one."""
+    scores = np.array([np.nan, 0.9, 0.1, -3.0, np.nan, np.nan])
+    order = np.argsort(rank(np.array([True, False, False, False, False, False]), np.array([1, 1, 1, 1, 50, 7]), scores))
+    assert order.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def rows(count: int, seed: int) -> list[dict[str, str]]:
+    dice = random.Random(seed)
+    sentence = lambda: (
+        f"The {dice.choice(WORDS)} of {dice.randrange(999)} {dice.choice(WORDS)}s was with the {dice.choice(WORDS)} that {dice.randrange(999)} have."
+    )  # noqa: E731
+    return [
+        {"id": f"d{k}", "text": "\n".join(sentence() for _ in range(8)), "url": f"https://a.example/{k % 40}"}
+        for k in range(count)
+    ]
+
+
+def outcome(config: BuildConfig) -> dict[str, list[Document]]:
+    build(config)
+    folder = config.project / "01-data" / config.name
+    return {name: list(read_documents(folder / f"{name}.parquet")) for name in ("documents", "heldout", "dropped")}
+
+
+def test_addresses_lines_and_stretches_in_a_build(tmp_path: Path) -> None:
+    data = rows(60, 1)
+    data[50]["text"] += "\n" + data[3]["text"].split("\n")[2]
+    data[51] = {"id": "rest", "text": data[4]["text"], "url": "https://b.example/"}
+    write_jsonl(tmp_path / "p" / "raw" / "a.jsonl", data)
+    config = BuildConfig(project=tmp_path / "p", heldout=0.0, dedup=DedupConfig(urls=True, exact=False, near=False))
+    found = outcome(config)
+    assert [(d.meta["rule"], d.meta["partner"]) for d in found["dropped"]] == [("url", f"a.jsonl:d{k}") for k in range(20) if k not in (10, 11)] + [
+        ("url", "a.jsonl:d10")] or {d.meta["rule"] for d in found["dropped"]} == {"url"}  # fmt: skip
+    for dedup in (
+        DedupConfig(units="line", exact=False, near=False),
+        DedupConfig(substring_chars=60, exact=False, near=False),
+    ):
+        found = outcome(replace(config, dedup=dedup))
+        assert [(d.id, d.meta["rule"], d.meta["partner"]) for d in found["dropped"]] == [
+            ("a.jsonl:rest", "only_repeated", "a.jsonl:d4")
+        ]
+        changed = next(d for d in found["documents"] if d.id == "a.jsonl:d50")
+        assert data[3]["text"].split("\n")[2] not in changed.text
+        assert changed.meta["cut_kept_in"] == "a.jsonl:d3"
+        assert 0 < changed.meta["cut_share"] < 0.3
+    with pytest.raises(ConfigError, match=r"dedup\.substring_chars: 5 is too short"):
+        replace(config, dedup=DedupConfig(substring_chars=5)).validate()
+
+
+def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
+    data = rows(900, 2)
+    data += [{**row, "id": f"copy{k}", "text": row["text"] + " And so on."} for k, row in enumerate(data[:300])]
+    write_jsonl(tmp_path / "p" / "raw" / "a.jsonl", data)
+    files = []
+    for processes in (1, 2):
+        config = BuildConfig(
+            project=tmp_path / "p",
+            name=f"w{processes}",
+            processes=processes,
+            dedup=DedupConfig(units="line", urls=False),
+        )
+        build(config)
+        folder = config.project / "01-data" / config.name
+        files.append(
+            {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+            | {"stats": json.loads((folder / "stats.json").read_text())}
+        )
+    assert files[0] == files[1]
+    assert {"documents.parquet", "heldout.parquet", "dropped.parquet", "features.parquet", "stats"} == set(files[0])
