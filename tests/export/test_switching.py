@@ -1,7 +1,6 @@
 """docs/switching.md: its commands run, in their order, and its tables name flags that are there."""
 
 import json
-import random
 import re
 import shlex
 from collections.abc import Callable
@@ -22,27 +21,19 @@ from groundup.tokenizer.train import train
 
 Make = Callable[..., Any]
 PAGE = (Path(__file__).parents[2] / "docs" / "switching.md").read_text(encoding="utf-8")
-WORDS = ["king", "men", "castle", "by", "night", "when", "the", "moon", "was", "high", "over", "every", "hill"]
-
-
-def prose(seed: int) -> str:
-    """Returns enough plain sentences to pass the filters."""
-    dice = random.Random(seed)
-    return "\n\n".join(
-        " ".join(" ".join(dice.sample(WORDS, 9)).capitalize() + "." for _ in range(12)) for _ in range(150)
-    )
 
 
 @pytest.fixture
-def folder(tmp_path: Path, their_folder: Make, nanogpt: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, their_folder: Make, nanogpt: Make, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with all that the page's commands read."""
     monkeypatch.chdir(tmp_path)
     their_folder(tmp_path / "their-model")
-    text = prose(0) + "\nROMEO: O, speak again!\n"
+    shakespeare = (data_dir / "text" / "tinyshakespeare.txt").read_text(encoding="utf-8")
+    text, old = shakespeare[:500_000], shakespeare[500_000:]
     (tmp_path / "input.txt").write_text(text, encoding="utf-8")
-    (tmp_path / "old.txt").write_text(prose(1), encoding="utf-8")
+    (tmp_path / "old.txt").write_text(old, encoding="utf-8")
     nanogpt(tmp_path / "out-shakespeare-char" / "ckpt.pt", len(set(text)))
-    words, letters = train([text], 300, specials=(EOT,), pattern="gpt2"), alphabet()
+    words, letters = train([text[:50_000]], 300, specials=(EOT,), pattern="gpt2"), alphabet()
     rows = [
         " ".join("".join(letters[byte] for byte in words.token_bytes(part)) for part in pair) for pair in words.merges
     ]
