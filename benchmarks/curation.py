@@ -247,7 +247,7 @@ def main() -> None:
     work: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "filters": lambda: [filters(texts, rows, peer, True)], "minhash": lambda: [minhash(texts, rows, peer, True)],
         "shipped": lambda: [filters(few, rows, peer, False), minhash(few, rows, peer, False)],
-        "pipeline": lambda: [pipelines(small, args.peer, 1)], 
+        "pipeline": lambda: [pipelines(small, args.peer, 1)],
         "scaling": lambda: [scaling(corpus(args.folder, 1000 if args.quick else 4000)[0], runs)],
     }  # fmt: skip
     claims = [found for part in args.part for found in work[part]()]

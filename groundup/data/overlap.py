@@ -53,7 +53,15 @@ def _scatter_units(task: tuple[Callable[[], Texts], Path, int, DedupConfig]) -> 
         for unit in text.split(separator):
             if len(unit) >= dedup.unit_chars:
                 digest = xxhash.xxh3_128_intdigest(unit)
-                rows.append((digest >> 64, digest & (1 << 64) - 1, rank, doc, at << 32 | len(unit)))
+                rows.append(
+                    (
+                        digest >> 64,
+                        digest & (1 << 64) - 1,
+                        rank,
+                        doc,
+                        at << 32 | min(len(unit) + len(separator), len(text) - at),
+                    )
+                )
             at += len(unit) + len(separator)
     scatter(path, _records(rows), partitions)
     return path
