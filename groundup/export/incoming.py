@@ -51,9 +51,8 @@ def with_chat(model: Incoming) -> Incoming:
     old = model.tokenizer
     if old.chat_template is not None:
         return model
-    begin, _ = roles(old)
-    names = {EOT: begin}.get
-    new = [name for name in (names(name, name) for name in DEFAULT_SPECIALS) if name not in old.specials]
+    begin, _ = roles(old)  # what our chat form calls <|endoftext|>
+    new = [name for name in DEFAULT_SPECIALS if name != EOT and name not in old.specials]
     template = TEMPLATE.replace(EOT, begin)
     if isinstance(old, Foreign):
         specials = old.specials | {name: old.vocab_size + i for i, name in enumerate(new)}
@@ -64,8 +63,9 @@ def with_chat(model: Incoming) -> Incoming:
     else:
         tokenizer = Tokenizer(old.merges, [*old.specials, *new], old.pattern, old.byte_order, template)
     size = max(model.config.vocab_size, tokenizer.vocab_size)
-    state = {name: _grown(tensor, old.vocab_size, tokenizer.vocab_size, size) if name in ("embed.weight", "head.weight") else tensor
-             for name, tensor in model.state.items()}  # fmt: skip
+    state = dict(model.state)
+    for name in state.keys() & {"embed.weight", "head.weight"}:
+        state[name] = _grown(state[name], old.vocab_size, tokenizer.vocab_size, size)
     return replace(model, config=replace(model.config, vocab_size=size), state=state, tokenizer=tokenizer)
 
 

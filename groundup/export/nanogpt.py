@@ -123,39 +123,42 @@ def characters(text: str) -> tuple[Tokenizer, list[str]]:
 
 
 def _by_characters(config: ModelConfig, state: dict[str, Tensor], file: Path, source: str) -> Incoming:
-    """Returns the model with its characters' rows where a byte-level vocabulary has them; their logits stay what they were.
-
-    All other tokens get one low logit, whatever was read. A LayerNorm's output h = w z + b, its z summing to zero, has
-    the same product with n = 1/w always: n.h = n.b. So a row of the output layer along n is a bias. The norm's own b moves
-    along w until n.b = C, and the rows of the characters are corrected for that.
-    """
+    """Returns the model with its characters' rows where a byte-level vocabulary has them; their logits stay what they were."""
     with open_text(file) as stream:
-        tokenizer, found = characters(stream.read())
+        tokenizer, found = characters(stream.read().replace("\r\n", "\n").replace("\r", "\n"))  # as nanoGPT reads it
     if len(found) != config.vocab_size:
         raise TokenizerError(
             f"{file}: {len(found)} different characters, the model has {config.vocab_size}; not the text it learnt"
         )
-    ids = [tokenizer.encode_ordinary(character)[0] for character in found]
-    rows, width = state["embed.weight"], config.d_model
-    weight = state["norm.weight"].double()
-    if not weight.abs().min() > 1e-4:
+    if not state["norm.weight"].abs().min() > 1e-4:
         raise CheckpointError(
             f"{source}: a weight of its last norm is 0; such a model of characters can't be carried over"
         )
-    state = dict(state)
+    config = replace(config, vocab_size=tokenizer.vocab_size, tie_embeddings=False)
     if not config.bias:  # zeros do the same, and the last norm needs one
         config = replace(config, variant=replace(config.variant, bias="family"))
-        with torch.device("meta"):
-            missing = Transformer(config).state_dict()
-        state |= {name: torch.zeros(tensor.shape) for name, tensor in missing.items() if name not in state}
-    bias, constant = state["norm.bias"].double(), 1 / weight
-    shift = weight * (1 - (constant @ bias) / width)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in Transformer(config).state_dict().items()}
+    state = {name: torch.zeros(shape) for name, shape in shapes.items()} | state
+    ids, rows = [tokenizer.encode_ordinary(character)[0] for character in found], state["embed.weight"]
     embed = rows.mean(0).repeat(tokenizer.vocab_size, 1)
     embed[ids] = rows
     if "\n" in found:  # where nanoGPT begins to write
         embed[tokenizer.eot] = rows[found.index("\n")]
-    head = (UNHEARD / width * constant).repeat(tokenizer.vocab_size, 1)
-    head[ids] = rows.double() - torch.outer(rows.double() @ shift, constant) / width
-    state |= {"embed.weight": embed, "head.weight": head.float(), "norm.bias": (bias + shift).float()}
-    config = replace(config, vocab_size=tokenizer.vocab_size, tie_embeddings=False)
-    return Incoming(config, state, tokenizer, source)
+    head, bias = _output_layer(rows, ids, tokenizer.vocab_size, state["norm.weight"], state["norm.bias"])
+    return Incoming(config, state | {"embed.weight": embed, "head.weight": head, "norm.bias": bias}, tokenizer, source)
+
+
+def _output_layer(rows: Tensor, ids: list[int], size: int, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns an output layer of `size` rows, and the bias of the norm before it: the rows at `ids` give the logits that
+    `rows` gave, all others give UNHEARD, whatever was read.
+
+    A LayerNorm's output h = w z + b, its z summing to zero, has the same product with n = 1 / w always: n.h = n.b. So a
+    row along n is a bias of the output layer. The norm's own b moves along w until n.b = C, and `rows` are corrected for that.
+    """
+    wide, w, b, width = rows.double(), weight.double(), bias.double(), len(weight)
+    n = 1 / w
+    shift = w * (1 - n @ b / width)
+    head = (UNHEARD / width * n).repeat(size, 1)
+    head[ids] = wide - torch.outer(wide @ shift, n) / width
+    return head.float(), (b + shift).float()
