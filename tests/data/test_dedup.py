@@ -164,7 +164,7 @@ def rows(count: int, seed: int) -> list[dict[str, str]]:
         return f"The {one} of {dice.randrange(999)} {two}s was with the {three} that {dice.randrange(999)} have."
 
     return [
-        {"id": f"d{k}", "text": "\n".join(sentence() for _ in range(8)), "url": f"https://a.example/{k % 40}"}
+        {"id": f"d{k}", "text": "\n\n".join(sentence() for _ in range(8)), "url": f"https://a.example/{k % 40}"}
         for k in range(count)
     ]
 
@@ -177,7 +177,7 @@ def outcome(config: BuildConfig) -> dict[str, list[Document]]:
 
 def test_addresses_lines_and_stretches_in_a_build(tmp_path: Path) -> None:
     data = rows(60, 1)
-    data[50]["text"] += "\n" + data[3]["text"].split("\n")[2]
+    data[50]["text"] += "\n\n" + data[3]["text"].split("\n\n")[2]
     data[51] = {"id": "rest", "text": data[4]["text"], "url": "https://b.example/"}
     write_jsonl(tmp_path / "p" / "raw" / "a.jsonl", data)
     config = BuildConfig(
@@ -189,7 +189,7 @@ def test_addresses_lines_and_stretches_in_a_build(tmp_path: Path) -> None:
     addresses = [d.meta["url"] for d in found["documents"]]
     assert len(set(addresses)) == len(addresses)
     for dedup in (
-        DedupConfig(units="line", exact=False, near=False),
+        DedupConfig(units="line", unit_chars=20, exact=False, near=False),
         DedupConfig(substring_chars=60, exact=False, near=False),
     ):
         found = outcome(replace(config, dedup=dedup))
@@ -199,7 +199,7 @@ def test_addresses_lines_and_stretches_in_a_build(tmp_path: Path) -> None:
         changed = next(
             d for d in found["documents"] if d.id == "a.jsonl:d3"
         )  # d50 is the longer one, so the line stays there
-        assert data[3]["text"].split("\n")[2] not in changed.text
+        assert data[3]["text"].split("\n\n")[2] not in changed.text
         assert changed.meta["cut_kept_in"] == "a.jsonl:d50"
         assert 0 < changed.meta["cut_share"] < 0.3
     with pytest.raises(ConfigError, match=r"dedup\.substring_chars: 5 is too short"):
