@@ -24,7 +24,7 @@ SAFETY = 2.0  # the gain must repay the cost so many times, as neither is known 
 
 
 def worth_it(run_s: float) -> bool:
-    """Returns whether a run that would take so many seconds without compiling is long enough (above a quarter of an hour)."""
+    """Returns whether a run that would take so many seconds without compiling is long enough (above 13 minutes)."""
     return run_s * GAIN > SAFETY * COST_S
 
 
