@@ -4,6 +4,7 @@ import json
 import os
 import random
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 
 from groundup.base.records import Message
 from groundup.base.runs import open_run, record, write_checkpoint
-from groundup.export.config import GGUFConfig
+from groundup.export.adopt import main as take_over
+from groundup.export.config import GGUFConfig, ImportConfig
 from groundup.export.gguf import export, main
 from groundup.model.config import ModelConfig, MoEConfig, RopeConfig, VariantConfig
 from groundup.model.transformer import Transformer
@@ -167,3 +169,19 @@ def test_the_chat_template_is_its_own(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert tokenizer.encode(json.loads(done.stdout), "all") == ours
     assert answer["metadata"]["tokenizer.ggml.add_bos_token"] == "false"
+
+
+def test_a_model_that_came_in_goes_out_with_its_own_ids_and_chat_form(
+    their_folder: Callable[..., Any], tmp_path: Path
+) -> None:
+    theirs = their_folder(tmp_path / "hf", "llama", chat=True)
+    take_over(ImportConfig(tmp_path / "hf", tmp_path / "mine"))
+    main(GGUFConfig(tmp_path / "mine", dtype="f32", out=tmp_path / "m.gguf"))
+    tokenizer = load(GGUFConfig(tmp_path / "mine").find())
+    prompt = tokenizer.encode(SAID[0])
+    answer, (logits,) = ask(tmp_path / "m.gguf", [prompt], SAID)
+    assert answer["ids"] == [tokenizer.encode(text) for text in SAID]
+    with torch.no_grad():
+        assert np.abs(theirs(torch.tensor([prompt])).logits[0].numpy() - logits).max() <= 1e-4
+    assert answer["metadata"]["tokenizer.ggml.eos_token_id"] == str(tokenizer.special("<|im_end|>"))
+    assert "<|im_start|>" in answer["metadata"]["tokenizer.chat_template"]
