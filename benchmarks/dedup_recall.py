@@ -108,7 +108,7 @@ def main() -> None:
             recall, others = measure([(" ".join(a), " ".join(b)) for a, b in zip(base, copies)], dedup)
             found = round(recall * len(base))
             rows.append({"setting": name, "edited": rate, "jaccard": round(float(alike.mean()), 3), "recall": recall,
-                         "precision": found / max(found + others, 1),
+                         "precision": found / (found + others) if found + others else None,
                          "predicted": float((1 - (1 - alike**dedup.rows) ** dedup.bands).mean())})  # fmt: skip
     ours = [row for row in rows if row["setting"] == next(iter(SETTINGS)) and row["jaccard"] >= 0.7]
     recall, precision = min(row["recall"] for row in ours), min(row["precision"] for row in ours)
