@@ -25,6 +25,7 @@ from groundup.tokenizer.kernels.words import BATCH, EMPTY, LONG, MIXER, SLOT, ke
 __all__ = ["NEVER", "SHORT", "OUT", "ROOM", "SCRATCH", "encode_words", "fill_pairs", "know_words", "merge_symbols"]
 
 NEVER = 0xFFFFFF  # the rank of a pair that no merge joins
+NONE = 0xFFFFFFFF  # no place
 SHORT = 64  # symbols: up to here looking through the whole word for the next merge is faster than keeping lists
 REMEMBERED = 256  # bytes: longer words are merged anew each time
 FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -91,74 +92,85 @@ def merge_short(size, ids, ranks, pairs, shift):
 
 
 @part
-def unlist(place, ranks, after, before, heads):
+def unlist(place, ranks, after, before, heads, tails):
     """Takes a place out of the list of its pair's rank."""
-    rank, following, previous = ranks[place], after[place], before[place]
+    rank = load32(ranks, place)
     if rank != NEVER:
-        if previous >= 0:
-            after[previous] = following
+        following, previous = load32(after, place), load32(before, place)
+        if previous != NONE:
+            store32(after, previous, following)
         else:
-            heads[0, rank] = following
-        if following >= 0:
-            before[following] = previous
+            store32(heads, rank, following)
+        if following != NONE:
+            store32(before, following, previous)
         else:
-            heads[1, rank] = previous
+            store32(tails, rank, previous)
 
 
 @part
-def enlist(place, rank, ranks, after, before, heads, waiting):
+def enlist(place, rank, ranks, after, before, heads, tails, waiting):
     """Puts a place at the end of a rank's list."""
-    ranks[place] = rank
+    store32(ranks, place, rank)
     if rank != NEVER:
-        last = heads[1, rank]
-        after[place], before[place], heads[1, rank] = -1, last, place
-        if last >= 0:
-            after[last] = place
+        last = load32(tails, rank)
+        store32(after, place, NONE)
+        store32(before, place, last)
+        store32(tails, rank, place)
+        if last != NONE:
+            store32(after, last, place)
         else:
-            heads[0, rank] = place
-            waiting[rank >> 6] |= np.uint64(1) << np.uint64(rank & 63)
+            store32(heads, rank, place)
+            store64(waiting, rank >> 6, load64(waiting, rank >> 6) | np.uint64(1) << np.uint64(rank & 63))
 
 
 @kernel
-def merge_long(size, scratch, heads, waiting, pairs, shift):
+def merge_long(size, scratch, lists, marks, pairs, shift):
     """The same for long words, in linear time: merge after merge, each at all its places, from left to right.
 
     A merge makes only pairs that hold its new symbol, and those have a higher rank: so going up through the ranks once
     is enough. The places of each rank are a list, linked through the places themselves.
     """
-    ids, ranks, after, before, right, left = (
-        scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5],
-    )  # fmt: skip
+    row = 4 * scratch.shape[1]
+    ids, waiting = scratch.ctypes.data, marks.ctypes.data
+    ranks, after, before, right, left = ids + row, ids + 2 * row, ids + 3 * row, ids + 4 * row, ids + 5 * row
+    heads, tails = lists.ctypes.data, lists.ctypes.data + 4 * lists.shape[1]
     for k in range(size):
-        left[k], right[k], ranks[k] = k - 1, k + 1, NEVER
-    right[size - 1] = -1
+        store32(left, k, k - 1)
+        store32(right, k, k + 1)
+        store32(ranks, k, NEVER)
+    store32(right, size - 1, NONE)
     for k in range(size - 1):
-        enlist(k, rank_of(np.int64(ids[k]), np.int64(ids[k + 1]), pairs, shift), ranks, after, before, heads, waiting)
-    for group in range(len(waiting)):
-        while waiting[group]:
-            rank = group * 64 + first_bit(waiting[group])
-            waiting[group] &= waiting[group] - np.uint64(1)
-            place = heads[0, rank]
-            while place >= 0:
-                gone = right[place]
-                beyond, previous = right[gone], left[place]
-                unlist(place, ranks, after, before, heads)
-                unlist(gone, ranks, after, before, heads)
-                ids[place], ids[gone], right[place] = rank, -1, beyond
+        rank = rank_of(load32(ids, k), load32(ids, k + 1), pairs, shift)
+        enlist(k, rank, ranks, after, before, heads, tails, waiting)
+    for group in range(len(marks)):
+        while load64(waiting, group):
+            word = load64(waiting, group)
+            rank = group * 64 + first_bit(word)
+            store64(waiting, group, word & (word - np.uint64(1)))
+            place = load32(heads, rank)
+            while place != NONE:
+                gone = load32(right, place)
+                beyond, previous = load32(right, gone), load32(left, place)
+                unlist(place, ranks, after, before, heads, tails)
+                unlist(gone, ranks, after, before, heads, tails)
+                store32(ids, place, rank)
+                store32(ids, gone, NONE)
+                store32(right, place, beyond)
                 found = np.int64(NEVER)
-                if beyond >= 0:
-                    left[beyond] = place
-                    found = rank_of(rank, np.int64(ids[beyond]), pairs, shift)
-                if previous >= 0:
-                    unlist(previous, ranks, after, before, heads)
-                    made = rank_of(np.int64(ids[previous]), rank, pairs, shift)
-                    enlist(previous, made, ranks, after, before, heads, waiting)
-                enlist(place, found, ranks, after, before, heads, waiting)
-                place = heads[0, rank]
+                if beyond != NONE:
+                    store32(left, beyond, place)
+                    found = rank_of(rank, load32(ids, beyond), pairs, shift)
+                if previous != NONE:
+                    unlist(previous, ranks, after, before, heads, tails)
+                    made = rank_of(load32(ids, previous), rank, pairs, shift)
+                    enlist(previous, made, ranks, after, before, heads, tails, waiting)
+                enlist(place, found, ranks, after, before, heads, tails, waiting)
+                place = load32(heads, rank)
     count = 0
     for k in range(size):
-        if ids[k] >= 0:
-            ids[count] = ids[k]
+        symbol = load32(ids, k)
+        if symbol != NONE:
+            store32(ids, count, symbol)
             count += 1
     return count
 
