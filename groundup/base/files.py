@@ -101,8 +101,10 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in sorted(temporary.rglob("*")):
-            if file.is_file():
+        for file in (*sorted(temporary.rglob("*")), temporary):
+            if file.is_dir():
+                _sync_folder(file)  # or its names could be missing after a power cut
+            elif file.is_file():
                 with open(file, "rb+") as handle:
                     os.fsync(handle.fileno())
         if path.exists():
