@@ -15,7 +15,7 @@ from typing import Any
 
 from groundup.base.config import to_toml
 from groundup.base.errors import DataError
-from groundup.base.files import atomic_file, write_json
+from groundup.base.files import atomic_file, write_json, write_jsonl
 from groundup.base.log import command, progress, quantity
 from groundup.base.records import read_documents
 from groundup.base.runs import Run, open_run, record, unchanged
@@ -239,6 +239,7 @@ def _write(run: Run, run_map: Map, config: BuildConfig, judged: list[Path], prob
         "raw_documents": decided.starts[-1], "raw_bytes": sum(part.raw_bytes for part in settled),
         "problems": [{"file": p.file, "rule": p.rule, "message": p.message} for p in problems if p.damage][:100],
     }  # fmt: skip
+    write_jsonl(run.path / "contamination.jsonl", (match for part in settled for match in part.matches))
     write_json(run.path / "stats.json", stats)
     return {key: stats[key] for key in ("kept", "kept_bytes", "heldout", "raw_documents", "raw_bytes")}
 

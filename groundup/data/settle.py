@@ -50,6 +50,7 @@ class Settled(NamedTuple):
     languages: Counter[str]
     changes: Counter[str]
     funnel: dict[tuple[str, str], list[Any]]
+    matches: list[dict[str, Any]]  # what stood in documents of the evaluation files
 
 
 def tasks(parts: list[Path], decided: Decisions, config: BuildConfig) -> Iterator[Task]:
@@ -105,7 +106,7 @@ def _trimmed(row: Row, cuts: np.ndarray, task: Task) -> Row:
 
 def settle_part(task: Task) -> Settled:
     """Writes documents, heldout, dropped and features of a part beside it; returns its sums."""
-    found = Settled(Counter(), Counter(), 0, {}, Counter(), Counter(), {})
+    found = Settled(Counter(), Counter(), 0, {}, Counter(), Counter(), {}, [])
     rows = read_part(task.path)
     places: dict[str, list[Document]] = {place: [] for place in PLACES}
     for at, row in enumerate(rows):
@@ -134,6 +135,8 @@ def _count(found: Settled, place: str, document: Document) -> None:
     elif place == "dropped":
         entry = found.funnel.setdefault((meta["stage"], meta["rule"]), [0, 0, document.id])
         entry[0], entry[1] = entry[0] + 1, entry[1] + size
+        if meta["stage"] == "decontaminate":
+            found.matches.append({"id": document.id, "words": meta["value"], "matched": meta["partner"]})
 
 
 def _write_features(path: Path, rows: list[Row]) -> None:

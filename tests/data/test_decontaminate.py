@@ -1,0 +1,72 @@
+"""What evaluation files hold doesn't reach training, and what matched is listed; sources are mixed by weight or temperature."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from groundup.base.errors import ConfigError, DataError
+from groundup.base.files import read_jsonl, write_jsonl
+from groundup.base.records import read_documents
+from groundup.data.build import build
+from groundup.data.config import BuildConfig, DecontaminateConfig
+from groundup.data.mix import epochs
+
+QUESTION = "A farmer has twelve sheep and buys seven more at the market on Monday, how many sheep has the farmer now?"
+WORDS = (
+    "the",
+    "of",
+    "and",
+    "with",
+    "house",
+    "river",
+    "people",
+    "said",
+    "day",
+    "went",
+    "have",
+    "that",
+    "winter",
+    "engine",
+    "letter",
+    "cloud",
+)
+
+
+def test_what_matched_is_listed(tmp_path: Path) -> None:
+    dice = random.Random(0)
+    texts = [" ".join(dice.choices(WORDS, k=60)) for _ in range(12)]
+    texts[7] += " " + QUESTION.lower()
+    write_jsonl(tmp_path / "p" / "raw" / "a.jsonl", ({"id": f"d{k}", "text": text} for k, text in enumerate(texts)))
+    write_jsonl(tmp_path / "eval.jsonl", [{"question": QUESTION}])
+    config = BuildConfig(
+        project=tmp_path / "p", heldout=0.0, decontaminate=DecontaminateConfig(paths=(tmp_path / "eval.jsonl",))
+    )
+    run = build(config)
+    (match,) = read_jsonl(run.path / "contamination.jsonl")
+    assert match == {
+        "id": "a.jsonl:d7",
+        "words": 13,
+        "matched": "a farmer has twelve sheep and buys seven more at the market on",
+    }
+    assert [d.id for d in read_documents(run.path / "dropped.parquet")] == ["a.jsonl:d7"]
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(DataError, match="no problems in it"):
+        build(replace(config, decontaminate=DecontaminateConfig(paths=(tmp_path / "empty.jsonl",))))
+
+
+def test_temperature_and_weights() -> None:
+    sizes = {"web": 9_000, "wiki": 1_000}
+    assert epochs(sizes, BuildConfig()) == {"web": 1.0, "wiki": 1.0}
+    hot = epochs(sizes, BuildConfig(mix_temperature=2.0))
+    assert hot == pytest.approx(
+        {"web": 7_500 / 9_000, "wiki": 2_500 / 1_000}
+    )  # sqrt(9) to sqrt(1): three quarters and a quarter
+    assert sum(sizes[s] * hot[s] for s in sizes) == pytest.approx(10_000)
+    assert epochs(sizes, BuildConfig(mix_temperature=1e5, max_epochs=4.0))["wiki"] == 4.0  # 5 times would be too often
+    assert epochs(sizes, BuildConfig(mix=("wiki=3",), mix_temperature=2.0)) == {"web": 1.0, "wiki": 3.0}
+    with pytest.raises(ConfigError, match="max_epochs"):
+        BuildConfig(mix=("wiki=5",), max_epochs=4.0).validate()
+    with pytest.raises(ConfigError, match="mix_temperature"):
+        BuildConfig(mix_temperature=0.5).validate()
