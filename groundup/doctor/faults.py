@@ -31,7 +31,7 @@ FAULTS = (
     Fault("standstill", "The loss is flat, at a usual rate", "Not clear from the files",
           "Test the range of rates: `groundup sweep RUN/config.toml --range-test`", learning.standstill),
     Fault("overfitting", "The held-out loss rises while the training loss falls", "The text is too little for the model",
-          "Stop earlier (`train.steps`), use dropout, or more text", learning.overfits),
+          "Stop earlier (`train.steps`), or more text; dropout (`model.dropout` 0.1) with more steps", learning.overfits),
     Fault("copies", "The training loss is low, the model parrots", "The text holds the same documents many times",
           "Build the data with deduplication: `groundup data build`", material.copied),
     Fault("leak", "The held-out loss is too good to be true", "Held-out documents stand in the training text",

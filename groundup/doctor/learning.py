@@ -19,6 +19,7 @@ NOISES = 10  # standard deviations: no noise leaps so far, not even a heavy-tail
 PART = 0.1  # of what has been learned: less isn't worth an alarm
 BACK = 0.05  # of what has been learned, lost again on the held-out text
 WIDER = 3  # times, as 128 -> 384
+LATER = 1.5  # times the step with the lowest held-out loss
 LONGER = 4  # times the steps, at most, in one correction
 Text = tuple[str, str]  # what is wrong (flat, weak or nothing), and the evidence
 
@@ -229,7 +230,9 @@ def overfits(facts: Facts) -> Finding | None:
     """The held-out loss has risen for two looks or more, by a twentieth of all that had been learned, while the training loss
     fell.
 
-    The held-out text is the same at each look, so its loss hardly has noise. Later checkpoints are worse ones.
+    The held-out text is the same at each look, so its loss hardly has noise. Later checkpoints are worse ones. The correction
+    ends half as long again after the best look (a shorter schedule learns less in its first steps) and keeps the best
+    checkpoint.
     """
     held = facts.heldout
     if len(held) < 3:
@@ -255,9 +258,7 @@ def overfits(facts: Facts) -> Finding | None:
             f"the {facts.corpus.train.tokens:,} tokens of the text were read {epochs:.1f} times; {facts.params:,} parameters"
         )
         cause += f": it is read {epochs:.1f} times (up to 4 times is nearly as good as new text)"
-    changes: dict[str, object] = {"train.steps": max(step, 1)}
-    if facts.pretraining and facts.config.model.dropout == 0:
-        changes["model.dropout"] = 0.1
+    changes = {"train.steps": min(facts.loop.steps, round(LATER * step)), "train.checkpoint.best": True}
     return Finding(seen, cause, changes, [command("data build", facts.project, "--input", "MORE-TEXT")])
 
 
