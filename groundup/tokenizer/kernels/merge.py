@@ -206,18 +206,19 @@ def remember(text, i, size, low, high, count, ids, table, slot, used, arena):
         store64(table, at + 2, np.uint64(count) | np.uint64(load32(ids, 0)) << np.uint64(32))
         store64(table, at + 3, second | third << np.uint64(32))
     else:
-        place = used[1]
+        place = np.int64(load64(used, 1))
         store64(table, at + 2, np.uint64(count + 4) | np.uint64(place) << np.uint64(32))
         for k in range(count):
             store32(arena, place + k, load32(ids, k))
-        used[1] = place + count
+        place += count
         if high >= LONG:
             for offset in range(0, size, 8):
-                store64(arena + 4 * used[1] + offset, 0, word64(text, i + offset))
-            used[1] += 2 * ((size + 7) >> 3)
+                store64(arena + 4 * place + offset, 0, word64(text, i + offset))
+            place += 2 * ((size + 7) >> 3)
+        store64(used, 1, np.uint64(place))
     store64(table, at, low)
     store64(table, at + 1, high)
-    used[0] += 1
+    store64(used, 0, load64(used, 0) + np.uint64(1))
 
 
 @kernel
@@ -232,13 +233,8 @@ def encode_words(buffer, edges, last, at, rules, kinds, letters, squares, pairs,
     letters_, squares_, pairs_, out_ = letters.ctypes.data, squares.ctypes.data, pairs.ctypes.data, out.ctypes.data
     ends, flags, starts, again = rooms()
     keys, few, ranks = np.empty(3 * BATCH, np.uint64), np.empty(SHORT, np.int32), np.empty(SHORT, np.uint64)
-    ends_, keys_, few_, ranks_, ids_ = (
-        ends.ctypes.data,
-        keys.ctypes.data,
-        few.ctypes.data,
-        ranks.ctypes.data,
-        scratch.ctypes.data,
-    )
+    ends_, keys_, few_, ranks_ = ends.ctypes.data, keys.ctypes.data, few.ctypes.data, ranks.ctypes.data
+    ids_, used_ = scratch.ctypes.data, used.ctypes.data
     most, ring = (1 << (64 - shift)) // 2, (1 << (64 - shift)) - 1
     while at[0] < last:
         stop, done, words = edges[at[0] + 1], at[2], 0
@@ -303,7 +299,7 @@ def encode_words(buffer, edges, last, at, rules, kinds, letters, squares, pairs,
                             store32(ids, z, label)
                             store32(out_, done + z, label)
                         if length <= REMEMBERED:
-                            remember(text, start, length, low, high, size, ids, table_, slot, used, arena_)
+                            remember(text, start, length, low, high, size, ids, table_, slot, used_, arena_)
                         done += size
                         break
                     slot = (slot + 1) & ring
@@ -326,4 +322,4 @@ def know_words(buffer, edges, labels, table, shift, used, arena, scratch):
         while load64(table.ctypes.data, slot * SLOT + 1) != EMPTY:
             slot = (slot + 1) & ((1 << (64 - shift)) - 1)
         scratch[0, 0] = labels[word]
-        remember(text, start, size, low, high, 1, ids, table.ctypes.data, slot, used, arena.ctypes.data)
+        remember(text, start, size, low, high, 1, ids, table.ctypes.data, slot, used.ctypes.data, arena.ctypes.data)

@@ -75,16 +75,16 @@ def tally(text, i, low, high, count, table, shift, used, arena):
         elif there == EMPTY:
             size = np.int64(high >> np.uint64(56))
             if high >= LONG:
-                size = np.int64(high & ~LONG)
+                size, place = np.int64(high & ~LONG), np.int64(load64(used, 1))
                 for offset in range(0, size, 8):
-                    store64(arena + used[1] + offset, 0, word64(text, i + offset))
-                store64(table, at + 3, np.uint64(used[1]))
-                used[1] += (size + 7) & ~7
+                    store64(arena + place + offset, 0, word64(text, i + offset))
+                store64(table, at + 3, np.uint64(place))
+                store64(used, 1, np.uint64(place + ((size + 7) & ~7)))
             store64(table, at, low)
             store64(table, at + 1, high)
             store64(table, at + 2, count)
-            used[0] += 1
-            used[2] += size
+            store64(used, 0, load64(used, 0) + np.uint64(1))
+            store64(used, 2, load64(used, 2) + np.uint64(size))
             return
         slot = (slot + 1) & last
 
@@ -112,7 +112,17 @@ def count_words(buffer, edges, last, at, rules, kinds, table, shift, used, arena
                     keys[k, 0], keys[k, 1] = key_of(text, ends[first + k], ends[first + k + 1] - ends[first + k])
                     prefetch(table_ + 8 * SLOT * place_of(keys[k, 0], keys[k, 1], shift))
                 for k in range(size):
-                    tally(text, ends[first + k], keys[k, 0], keys[k, 1], np.uint64(1), table_, shift, used, arena_)
+                    tally(
+                        text,
+                        ends[first + k],
+                        keys[k, 0],
+                        keys[k, 1],
+                        np.uint64(1),
+                        table_,
+                        shift,
+                        used.ctypes.data,
+                        arena_,
+                    )
             at[1] = ends[count]
         if at[1] >= stop:
             at[0] += 1
@@ -133,7 +143,9 @@ def add_words(source, source_arena, first, least, table, shift, used, arena):
             used[3] = np.int64(high & ~LONG) + 8 if high >= LONG else 0
             if used[0] >= most or used[1] + used[3] > len(arena):
                 return slot
-            tally(from_arena, np.int64(load64(from_, at + 3)), low, high, count, into, shift, used, into_arena)
+            tally(
+                from_arena, np.int64(load64(from_, at + 3)), low, high, count, into, shift, used.ctypes.data, into_arena
+            )
     return source.size // SLOT
 
 
