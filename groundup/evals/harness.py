@@ -122,7 +122,8 @@ def _inputs(config: EvalConfig) -> tuple[list[Problem], list[Document], dict[str
 
 def _first(documents: Iterable[Document], most_bytes: int) -> list[Document]:
     """Returns the documents until they have `most_bytes` together (0: all), one at least."""
-    taken, size = [], 0
+    taken: list[Document] = []
+    size = 0
     for document in documents:
         size += len(document.text.encode())
         if most_bytes and taken and size > most_bytes:

@@ -42,7 +42,7 @@ def bits_per_byte(
     encoded = tokenizer.encode_batch(texts)
     windows = list(_windows(encoded, tokenizer.eot, context))
     owner = np.array([document for document, _, _ in windows])
-    sizes = np.array(
+    sizes: np.ndarray = np.array(
         [len(tokenizer.decode_bytes(tokens[first:][tokens[first:] != tokenizer.eot])) for _, tokens, first in windows]
     )
     nats = np.zeros(len(windows))
@@ -57,10 +57,8 @@ def bits_per_byte(
                 bar.advance(counted)
     finally:
         model.train(training)
-    bits = nats / math.log(2)
-    if len(texts) >= FEW:
-        bits, sizes = np.bincount(owner, bits), np.bincount(owner, sizes)
-    score = ratio_interval(bits.tolist(), sizes.tolist(), seed)
+    bits, item = nats / math.log(2), owner if len(texts) >= FEW else np.arange(len(windows))
+    score = ratio_interval(np.bincount(item, bits).tolist(), np.bincount(item, sizes).tolist(), seed)
     return score.as_dict() | {
         "nats_per_token": float(nats.sum() / total), "documents": len(texts), "bytes": int(sizes.sum()), "tokens": total,
     }  # fmt: skip

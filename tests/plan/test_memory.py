@@ -13,7 +13,9 @@ SHAPES = [
     ModelConfig(family="gpt2", vocab_size=64, context=32, d_model=96, n_layers=4, n_heads=4),
     ModelConfig(family="llama", vocab_size=64, context=128, d_model=64, n_layers=4, n_heads=2),
     ModelConfig(family="qwen3_moe", vocab_size=64, context=64, d_model=128, n_layers=3, n_heads=4, moe=MoEConfig(8, 2)),
-    ModelConfig(vocab_size=64, context=64, d_model=80, n_layers=3, n_heads=4, variant=VariantConfig(activation="relu2")),
+    ModelConfig(
+        vocab_size=64, context=64, d_model=80, n_layers=3, n_heads=4, variant=VariantConfig(activation="relu2")
+    ),
 ]
 
 
