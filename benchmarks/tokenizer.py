@@ -245,7 +245,7 @@ def part_command(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) 
         for name, command in commands.items():
             times = []
             for _ in range(1 if name == "train, cold" else 3):
-                if "train" in name:
+                if name in ("train, cold", "train, warm"):
                     shutil.rmtree(f"{scratch}/p", ignore_errors=True)
                 start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
                 subprocess.run(command, env=environment, check=True, capture_output=True, cwd=ROOT)

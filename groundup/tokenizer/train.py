@@ -93,6 +93,7 @@ def bytes_per_token(tokenizer: Tokenizer, texts: Iterable[str], limit: int = 1 <
     """Returns how many bytes of text one token holds on average, over the first `limit` bytes; 0 without text."""
     size = tokens = 0
     for text in texts:
+        text = text[:limit]  # a book is one text
         size, tokens = size + len(text.encode("utf-8", "replace")), tokens + len(tokenizer.encode_ordinary(text))
         if size >= limit:
             break
@@ -102,11 +103,9 @@ def bytes_per_token(tokenizer: Tokenizer, texts: Iterable[str], limit: int = 1 <
 def _report(run: Run, tokenizer: Tokenizer, config: TrainConfig) -> dict[str, object]:
     """Prints how well the vocabulary does and its longest tokens; returns the same as results."""
     heldout = config.inputs().get("heldout")
-    texts = strings(
-        batch
-        for path in find_texts([heldout] if heldout else config.input)
-        for batch in read_batches(path, config.invalid)
-    )
+    paths = find_texts([heldout] if heldout else config.input)
+    blocks = (batch._replace(joined=False) for path in paths for batch in read_batches(path, config.invalid))
+    texts = strings(blocks)
     ratio = bytes_per_token(tokenizer, texts)
     longest = sorted(range(256, 256 + len(tokenizer.merges)), key=lambda i: (-len(tokenizer.token_bytes(i)), i))[:10]
     names = [tokenizer.decode([token]) for token in longest]
