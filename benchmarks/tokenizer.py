@@ -137,10 +137,10 @@ def summary(values: list[float], best: Any = max) -> dict[str, float]:
 
 
 def keep(args: argparse.Namespace, notes: dict[str, Any]) -> None:
-    """Writes what was found so far: the parts may run on different days, or be stopped."""
+    """Writes what was found so far: parts may run apart, or be stopped. A task is replaced whole: who took no turns isn't compared."""
     path = args.folder / ("quick.json" if args.quick else "figures.json")
     old = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({task: old.get(task, {}) | found for task, found in (old | notes).items()}, indent=1))
+    path.write_text(json.dumps(old | notes, indent=1))
 
 
 def part_train(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) -> None:
