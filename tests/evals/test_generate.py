@@ -58,6 +58,6 @@ def test_a_prompt_gives_the_assistant_the_floor(tokenizer: Tokenizer) -> None:
 
 
 def test_a_tokenizer_without_chat_tokens_is_named() -> None:
-    with pytest.raises(TokenizerError, match=r"no chat tokens \(<\|user\|>, <\|assistant\|>, <\|end\|> missing\)"):
+    with pytest.raises(TokenizerError, match=r"no chat tokens \(<\|user\|>, <\|assistant\|>, <\|end\|>\)"):
         require_chat(Tokenizer([], ["<|endoftext|>"], "bytes"))
     require_chat(Tokenizer([], list(DEFAULT_SPECIALS), "bytes"))
