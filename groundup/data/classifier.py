@@ -17,7 +17,7 @@ from groundup.base.files import atomic_file, os_error, read_jsonl
 from groundup.base.log import command, progress, say
 from groundup.base.records import Document, read_documents
 from groundup.data.characters import classes
-from groundup.data.config import ClassifierScoreConfig, ClassifierTrainConfig
+from groundup.data.config_classifier import ClassifierScoreConfig, ClassifierTrainConfig
 from groundup.data.minhash import lower_buffer, run_hash, word_bytes
 
 __all__ = ["Classifier", "area", "hashed", "read_texts", "score", "train"]

@@ -14,7 +14,8 @@ from groundup.base.files import write_jsonl
 from groundup.base.records import read_documents
 from groundup.data.build import build
 from groundup.data.classifier import Classifier, area, fit, hashed, read_texts, score, train
-from groundup.data.config import BuildConfig, ClassifierScoreConfig, ClassifierTrainConfig, ScoresConfig
+from groundup.data.config import BuildConfig, ScoresConfig
+from groundup.data.config_classifier import ClassifierScoreConfig, ClassifierTrainConfig
 
 COMMON = ("the", "of", "and", "with", "a", "house", "river", "people", "said", "day", "went", "have", "that")
 GOOD, BAD = ("theorem", "energy", "history", "species"), ("cheap", "click", "bonus", "winner")
