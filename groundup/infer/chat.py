@@ -1,10 +1,8 @@
 """`groundup chat`: a conversation in the terminal, or through a pipe, with answers that appear as they are written."""
 
 import contextlib
-import signal
 import sys
-import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
 from groundup.base.errors import ConfigError
@@ -77,37 +75,12 @@ def greeting(engine: Engine) -> list[str]:
     return [*lines, HELP]
 
 
-@contextlib.contextmanager
-def _presses() -> Iterator[list[int]]:
-    """Yields a list that Ctrl-C is added to; a second press interrupts at once.
-
-    An exception wouldn't do: raised while Python happens to tidy up an object, it is printed at best, and the answer goes on.
-    """
-    pressed: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
-        yield pressed
-        return
-
-    def press(number: int, frame: object) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(number)
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def show(answer: Generator[str, None, None], write: Callable[[str], object]) -> bool:
     """Writes an answer as it comes; returns whether it came to its end (False: stopped by Ctrl-C)."""
-    with contextlib.closing(answer), _presses() as pressed:
+    with contextlib.closing(answer):
         try:
             for piece in answer:
                 write(visible(piece))
-                if pressed:
-                    return False
             return True
         except KeyboardInterrupt:
             return False

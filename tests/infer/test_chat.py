@@ -102,12 +102,19 @@ class Terminal:
         self.heard = self.heard.partition(word)[2]
 
 
+def listen_to_ctrl_c() -> None:
+    """What a shell runs in the background inherits a deaf ear for SIGINT, these tests included; a terminal's programs have none."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_and_ctrl_d(make_project: Callable[..., Path], tmp_path: Path) -> None:
     project = make_project(tmp_path / "long", context=16384, letters="a")
     ours, theirs = pty.openpty()
     terminal = Terminal(ours)
     words = [sys.executable, "-m", "groundup", "chat", str(project), "--max-tokens", "16000"]
-    process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    process = subprocess.Popen(
+        words, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=listen_to_ctrl_c
+    )
     try:
         terminal.expect(b"> ")
         os.write(ours, b"hello\n")
