@@ -14,24 +14,7 @@ from groundup.data.config import BuildConfig, DecontaminateConfig
 from groundup.data.mix import epochs
 
 QUESTION = "A farmer has twelve sheep and buys seven more at the market on Monday, how many sheep has the farmer now?"
-WORDS = (
-    "the",
-    "of",
-    "and",
-    "with",
-    "house",
-    "river",
-    "people",
-    "said",
-    "day",
-    "went",
-    "have",
-    "that",
-    "winter",
-    "engine",
-    "letter",
-    "cloud",
-)
+WORDS = "the of and with house river people said day went have that winter engine letter cloud".split()  # noqa: SIM905 a list of words reads best as words
 
 
 def test_what_matched_is_listed(tmp_path: Path) -> None:

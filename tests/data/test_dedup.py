@@ -19,24 +19,7 @@ from groundup.data.engine import workers
 from groundup.data.overlap import Texts, cut, find_stretches, find_units
 from groundup.data.shuffle import RECORD, gather, partitions_for, scatter
 
-WORDS = (
-    "the",
-    "of",
-    "and",
-    "with",
-    "a",
-    "house",
-    "river",
-    "people",
-    "said",
-    "day",
-    "went",
-    "have",
-    "that",
-    "winter",
-    "engine",
-    "letter",
-)
+WORDS = "the of and with a house river people said day went have that winter engine letter".split()  # noqa: SIM905 a list of words reads best as words
 
 OFF = RepetitionConfig(enabled=False)
 
