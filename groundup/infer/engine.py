@@ -137,7 +137,7 @@ class Engine:
             if ours != theirs:
                 break
             known += 1
-        self._cache.length = known
+        known = self._cache.rewind(known)
         self._read = list(prompt[:known])
         return list(prompt[known:])
 

@@ -31,23 +31,25 @@ class Rows(KVCache):
     """
 
     def __init__(self, whole: KVCache, batch: int) -> None:
-        self.config, self.length, self.whole = whole.config, 0, whole.store
-        self.store = whole.store[:, :, :batch]
+        self.config, self.capacity, self.length, self.whole = whole.config, whole.capacity, 0, whole.blocks
+        self.kinds, self.place, self.windows = whole.kinds, whole.place, whole.windows
+        self.first = [0] * len(self.kinds)
+        self.blocks = [block[:, :, :batch] for block in self.whole]
 
     def part(self, first: int, end: int) -> "Rows":
-        """Returns a cache of some of the rows, in the same memory."""
+        """Returns an empty cache of some of the rows, in the same memory."""
         part = Rows(self, end)
-        part.store = self.store[:, :, first:end]
+        part.blocks = [block[:, :, first:end] for block in self.blocks]
         return part
 
     def repeat(self, n: int) -> None:
         """Makes each row stand n times in a row."""
         count = self.batch
-        for row in reversed(range(count)):  # from the last, so that no row is overwritten before it is copied
-            self.whole[:, :, row * n : (row + 1) * n, :, : self.length] = self.whole[
-                :, :, row : row + 1, :, : self.length
-            ].clone()
-        self.store = self.whole[:, :, : count * n]
+        for kind, whole in enumerate(self.whole):
+            used = slice(self.used(kind))
+            for row in reversed(range(count)):  # from the last, so that no row is overwritten before it is copied
+                whole[:, :, row * n : (row + 1) * n, :, used] = whole[:, :, row : row + 1, :, used].clone()
+        self.blocks = [whole[:, :, : count * n] for whole in self.whole]
 
     def drop(self, alive: Tensor) -> Tensor:
         """Keeps the rows that are alive (B,) bool; returns which old row each new one is. Rows from the end fill the gaps."""
@@ -55,8 +57,10 @@ class Rows(KVCache):
         order = torch.arange(count, device=alive.device)
         gaps, movers = (~alive[:count]).nonzero()[:, 0], count + alive[count:].nonzero()[:, 0]
         order[gaps] = movers
-        self.store[:, :, gaps, :, : self.length] = self.store[:, :, movers, :, : self.length]
-        self.store = self.whole[:, :, :count]
+        for kind, block in enumerate(self.blocks):
+            used = slice(self.used(kind))
+            block[:, :, gaps, :, used] = block[:, :, movers, :, used]
+        self.blocks = [whole[:, :, :count] for whole in self.whole]
         return order
 
 
@@ -121,7 +125,7 @@ def _prefill(model: Transformer, prompts: Sequence[Sequence[int]], cache: Rows) 
 
     Shapes: (B, V), (B,).
     """
-    device = cache.store.device
+    device = cache.device
     longest = max(map(len, prompts))
     pad = torch.tensor([longest - len(p) for p in prompts], device=device)
     tokens = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device)  # (B, T)
@@ -131,7 +135,7 @@ def _prefill(model: Transformer, prompts: Sequence[Sequence[int]], cache: Rows) 
         some = slice(first, min(first + size, len(prompts)))
         part = cache.part(some.start, some.stop)
         logits.append(_last(model, tokens[some], positions[some], part, _unpadded(pad[some], longest)))
-    cache.length = longest
+    cache.length, cache.first = longest, part.first  # every part has read as much
     return torch.cat(logits), pad
 
 
@@ -156,7 +160,7 @@ def _decode(
     memory: KVCache,
 ) -> list[list[int]]:
     """Returns n answers for each of some prompts of similar length. Shapes: uniform (B*n, steps)."""
-    device, longest = memory.store.device, max(map(len, prompts))
+    device, longest = memory.device, max(map(len, prompts))
     cache = Rows(memory, len(prompts))
     logits, pad = _prefill(model, prompts, cache)
     cache.repeat(n)

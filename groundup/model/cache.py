@@ -10,62 +10,82 @@ __all__ = ["KVCache"]
 
 
 class KVCache:
-    """Room for `length` tokens of `batch` sequences in every layer, allocated once. All sequences grow together."""
+    """Room for `capacity` tokens of `batch` sequences, allocated once; `length` of them are read. All sequences grow together.
+
+    A layer that sees everything keeps everything. A layer with a window keeps the newest tokens, in order; when its room is
+    used up, what the window still sees moves to the front. So its memory doesn't grow with the text.
+    """
 
     def __init__(
         self,
         config: ModelConfig,
         batch: int,
-        length: int,
+        capacity: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.config, self.length = config, 0
-        # Keys and values in one block: (2, L, B, Hkv, S, D).
-        shape = (2, config.n_layers, batch, config.kv_heads, length, config.head_size)
-        self.store = torch.empty(shape, device=device, dtype=dtype)
+        self.config, self.capacity, self.length = config, capacity, 0
+        slots = [config.cache_slots(layer, capacity) for layer in range(config.n_layers)]
+        self.kinds = sorted(set(slots))  # at most two: layers with the window, and those without
+        self.place = [(self.kinds.index(s), slots[:layer].count(s)) for layer, s in enumerate(slots)]
+        self.windows = [config.window_of(slots.index(s)) for s in self.kinds]
+        self.first = [0] * len(self.kinds)  # which token stands in the first slot
+        # Keys and values of the layers of a kind in one block: (2, L, B, Hkv, S, D).
+        shapes = [(2, slots.count(s), batch, config.kv_heads, s, config.head_size) for s in self.kinds]
+        self.blocks = [torch.empty(shape, device=device, dtype=dtype) for shape in shapes]
 
     @property
     def batch(self) -> int:
         """Number of sequences."""
-        return self.store.shape[2]
+        return self.blocks[0].shape[2]
 
     @property
-    def capacity(self) -> int:
-        """Tokens that each sequence has room for."""
-        return self.store.shape[4]
+    def device(self) -> torch.device:
+        """Where the memory is."""
+        return self.blocks[0].device
+
+    def used(self, kind: int) -> int:
+        """Returns how many slots of the layers of a kind hold a token."""
+        return self.length - self.first[kind]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes a layer's new k, v (B, Hkv, T, D) behind the `length` tokens; returns views of all (B, Hkv, S, D).
+        """Writes a layer's new k, v (B, Hkv, T, D) behind those before; returns all that its queries may see (B, Hkv, S, D).
 
         `length` itself moves on when `advance` is called, after the last layer.
         Raises: GroundupError if they don't fit.
         """
-        end = self.length + k.shape[2]
-        if end > self.capacity:
-            raise GroundupError(f"the KV cache has room for {self.capacity} tokens, {end} were given; make it longer")
-        store = self.store[:, layer]
-        store[0, :, :, self.length : end] = k
-        store[1, :, :, self.length : end] = v
-        return store[0, :, :, :end], store[1, :, :, :end]
+        kind, row = self.place[layer]
+        block, used, new = self.blocks[kind][:, row], self.used(kind), k.shape[2]  # (2, B, Hkv, S, D)
+        if self.length + new > self.capacity:
+            given = self.length + new
+            raise GroundupError(f"the KV cache has room for {self.capacity} tokens, {given} were given; make it longer")
+        if used + new <= block.shape[3]:
+            block[0, :, :, used : used + new] = k
+            block[1, :, :, used : used + new] = v
+            return block[0, :, :, : used + new], block[1, :, :, : used + new]
+        seen = block[:, :, :, used - self._kept(kind, new) : used]
+        both = torch.cat([seen, torch.stack([k, v]).to(block.dtype)], dim=3)
+        newest = both[:, :, :, -block.shape[3] :]
+        block[:, :, :, : newest.shape[3]] = newest
+        return both[0], both[1]
 
     def advance(self, tokens: int) -> None:
         """Counts tokens that every layer has appended."""
+        for kind, slots in enumerate(self.kinds):
+            self.first[kind] = max(self.length - self._kept(kind, tokens), self.length + tokens - slots)
         self.length += tokens
 
-    def expand(self, n: int) -> "KVCache":
-        """Returns a cache in which each sequence stands n times in a row: one prefill serves n samples of a prompt."""
-        return self._copy(self.store[:, :, :, :, : self.length].repeat_interleave(n, dim=2))
+    def _kept(self, kind: int, new: int) -> int:
+        """Returns how many of the tokens in a block stay when new ones come: all that have room, else what the window sees."""
+        used = self.used(kind)
+        return used if used + new <= self.kinds[kind] else min(used, self.windows[kind] - 1)
 
-    def select(self, rows: Tensor) -> "KVCache":
-        """Returns a cache of these rows (int64 indices or a bool mask): how finished sequences are dropped."""
-        if rows.dtype == torch.bool:
-            rows = rows.nonzero().flatten()
-        return self._copy(self.store[:, :, :, :, : self.length].index_select(2, rows))
-
-    def _copy(self, used: Tensor) -> "KVCache":
-        """Returns a cache of the same capacity that holds `used` tokens; only what is used is moved."""
-        made = KVCache(self.config, used.shape[2], self.capacity, used.device, used.dtype)
-        made.store[:, :, :, :, : self.length] = used
-        made.length = self.length
-        return made
+    def rewind(self, length: int) -> int:
+        """Forgets all tokens but the first `length`; returns how many are left: none, if a window would miss some of them."""
+        kinds = zip(self.first, self.windows, strict=True)
+        if any(first > max(0, length - window + 1) for first, window in kinds if first):
+            length = 0
+        if not length:
+            self.first = [0] * len(self.kinds)
+        self.length = length
+        return length

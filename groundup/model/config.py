@@ -243,6 +243,11 @@ class ModelConfig:
         windowed = self.window.layers[layer % len(self.window.layers)] == "W"
         return self.window.size if windowed and self.window.size < self.context else 0
 
+    def cache_slots(self, layer: int, tokens: int) -> int:
+        """Returns of how many tokens, when so many have been read, a layer keeps keys and values: all, or its window and some room."""
+        window = self.window_of(layer)
+        return min(tokens, window + max(64, window // 4)) if window else tokens
+
     def validate(self) -> None:
         """Raises: ConfigError naming the key that makes the shape impossible, and what would do."""
         if self.family not in FAMILIES:

@@ -75,12 +75,13 @@ def table(model: ModelConfig) -> list[str]:
 
 def memory(model: ModelConfig, config: ShowConfig) -> list[str]:
     """Returns what the model needs: to be kept, to generate, to be trained."""
-    cache = 2 * model.n_layers * model.kv_heads * model.head_size  # keys and values of one token
+    cache = 4 * model.kv_heads * model.head_size  # bytes of one token's keys and values in a layer, in bf16
+    slots = sum(model.cache_slots(layer, model.context) for layer in range(model.n_layers))
     parts = training_bytes(model, config.rows, config.precision, config.optimizer, config.device)
     said = ", ".join(f"{name} {quantity(size)}B" for name, size in parts.items())
     return [
         f"weights      {quantity(4 * model.params())}B in fp32, {quantity(2 * model.params())}B in bf16",
-        f"KV cache     {quantity(2 * cache)}B a token in bf16, {quantity(2 * cache * model.context)}B for the whole context",
+        f"KV cache     {quantity(cache * model.n_layers)}B a token in bf16, {quantity(cache * slots)}B for the whole context",
         f"training     {quantity(sum(parts.values()))}B for {config.rows} rows of {model.context} tokens in "
         f"{config.precision} on {config.device} with {config.optimizer}: {said}",
     ]  # fmt: skip

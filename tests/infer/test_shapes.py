@@ -16,6 +16,7 @@ SIZES: dict[str, Any] = {"vocab_size": 257, "context": 48, "d_model": 32, "n_lay
 MODELS = {
     "windows": ModelConfig(**SIZES, window=WindowConfig(5, "WWF")),
     "windows everywhere": ModelConfig("llama", **SIZES, window=WindowConfig(3, "W")),
+    "windows, a long text": ModelConfig(**SIZES | {"context": 240}, window=WindowConfig(5, "WWF")),
     "experts": ModelConfig("qwen3_moe", **SIZES, d_ff=32, moe=MoEConfig(6, 2)),
     "both, YaRN": ModelConfig(
         "qwen3_moe", **SIZES, d_ff=32, window=WindowConfig(4), rope=RopeConfig(100.0, "yarn", 2.0)
@@ -45,11 +46,8 @@ def anew(model: Transformer, prompt: list[int], count: int) -> list[int]:
 @pytest.mark.parametrize("name", MODELS)
 def test_sampler_and_engine_write_the_same(name: str) -> None:
     model = stirred(MODELS[name])
-    prompts = [
-        list(b"a window on the world"),
-        list(b"it"),
-        list(b"many experts"),
-    ]  # padded to one length in the sampler
+    texts = (b"a window on the world", b"it", b"many experts")  # padded to one length in the sampler
+    prompts = [list(text) * (model.config.context // 48) for text in texts]
     expected = [anew(model, prompt, 20) for prompt in prompts]
     assert max(len(set(tokens)) for tokens in expected) > 3
     assert generate(model, prompts, GREEDY) == expected

@@ -106,7 +106,7 @@ def test_two_answers_beside_one_another_are_two_rows(shape: str) -> None:
 def test_the_cache_changes_nothing(shape: str, implementation: str) -> None:
     made = model(shape)
     made.implementation = implementation  # type: ignore[assignment]
-    tokens, cache = draw(3, 14), KVCache(made.config, batch=3, length=14)
+    tokens, cache = draw(3, 14), KVCache(made.config, batch=3, capacity=14)
     pieces = [made(tokens[:, a:b], cache=cache) for a, b in ((0, 6), (6, 7), (7, 11), (11, 12), (12, 13), (13, 14))]
     assert cache.length == 14
     assert close(torch.cat(pieces, 1), made(tokens))
@@ -140,23 +140,21 @@ def test_left_padding_changes_nothing(shape: str, implementation: str) -> None:
         assert close(torch.stack(out, 1)[row], expected)
 
 
-def test_cache_expands_and_drops_rows() -> None:
-    made, tokens = model(), draw(2, 8)
-    cache = KVCache(made.config, 2, 12)
-    made.hidden(tokens, cache=cache)
-    wide = cache.expand(3)
-    assert (wide.batch, wide.length, wide.capacity, cache.batch) == (6, 8, 12, 2)
-    more = draw(6, 1)
-    together = made(more, cache=wide)
-    alone = made(torch.cat([tokens.repeat_interleave(3, 0), more], 1))[:, -1:]
-    assert close(together, alone)
-    keep = torch.tensor([True, False, False, True, False, True])
-    for rows in (keep, keep.nonzero().flatten()):
-        fewer = wide.select(rows)
-        assert (fewer.batch, fewer.length) == (3, 9)
-        assert close(
-            made(more[keep], cache=fewer), made(torch.cat([tokens.repeat_interleave(3, 0), more, more], 1))[keep, -1:]
-        )
+@pytest.mark.parametrize("family", ["qwen3", "gpt2", "transformer2017"])
+def test_a_window_keeps_its_window_only(family: str) -> None:
+    """Long past the window and through many moves: pieces of every size, rewound and gone on from; equal to reading it all at once."""
+    shape = ModelConfig(family, **SIZES | {"context": 400}, window=WindowConfig(5, "WF"))  # type: ignore[arg-type]
+    made, tokens = Transformer(shape, seed=1).eval(), draw(2, 400)
+    cache, whole, at = KVCache(shape, 2, 400), made(tokens), 0
+    assert [block.shape[4] for block in cache.blocks] == [69, 400]
+    assert [block.shape[1] for block in cache.blocks] == [1, 1], "of the two layers"
+    for size in (3, 1, 1, 90, 1, 1, 69, 2, *[1] * 80, 100):
+        assert close(made(tokens[:, at : at + size], cache=cache), whole[:, at : at + size])
+        at += size
+    assert cache.rewind(at - 30) == at - 30, "the room behind the window holds it yet"
+    assert close(made(tokens[:, at - 30 : at - 20], cache=cache), whole[:, at - 30 : at - 20])
+    assert cache.rewind(20) == cache.length == 0, "what a window has dropped must be read anew"
+    assert close(made(tokens, cache=cache), whole)
 
 
 def test_hidden_and_logits_are_forward() -> None:
