@@ -1,5 +1,6 @@
 """What a user can choose about the data. Thresholds carry the name of their rule; the papers' values stand beside ours."""
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -320,15 +321,34 @@ class WhyConfig:
 
 @dataclass(frozen=True)
 class GetConfig:
-    """Download one of the registered public data sets."""
+    """Download one of the registered public data sets, or files of a Common Crawl."""
 
-    dataset: Positional[str] = ""  # its name; without one the list is printed
+    dataset: Positional[str] = ""  # its name, or commoncrawl; without one the list is printed
     to: Path = Path("raw")  # the folder that receives the file
-    retries: int = 5  # attempts before giving up, with growing pauses
+    crawl: str = ""  # commoncrawl: which one, as CC-MAIN-2025-05 (their names: https://index.commoncrawl.org/)
+    segments: int = 1  # commoncrawl: how many of its 80,000 or so files, spread over all of it
+    files: Literal["warc", "wet"] = (
+        "warc"  # commoncrawl: the pages as they were (1 GB a file), or their bare text (0.1 GB)
+    )
+    base_url: str = "https://data.commoncrawl.org"  # commoncrawl: where it lies; a mirror's address works as well
+    delay_s: float = 1.0  # commoncrawl: seconds between two files; there is never more than one connection
+    retries: int = 5  # attempts without a new byte before giving up, with growing pauses
     timeout_s: float = 30.0  # seconds without a byte until an attempt counts as failed
 
     def validate(self) -> None:
-        """Raises: ConfigError for a number that can't be."""
+        """Raises: ConfigError for a number or a name that can't be."""
+        if self.dataset == "commoncrawl" and not re.fullmatch(r"[A-Za-z0-9-]+(?:/\d+)*", self.crawl):
+            raise ConfigError(
+                f"crawl: expected a crawl's name, as CC-MAIN-2025-05, not {self.crawl!r}; they are listed on https://index.commoncrawl.org/"
+            )
+        if self.crawl and self.dataset != "commoncrawl":
+            raise ConfigError("crawl: is for `groundup data get commoncrawl` only")
+        if self.segments < 1:
+            raise ConfigError(f"segments: expected at least 1, not {self.segments}")
+        if not self.base_url.startswith(("http://", "https://")):
+            raise ConfigError(f"base_url: expected an address with http:// or https://, not {self.base_url!r}")
+        if self.delay_s < 0:
+            raise ConfigError(f"delay_s: expected 0 or more seconds, not {self.delay_s:g}")
         if self.retries < 1:
             raise ConfigError(f"retries: expected at least 1, not {self.retries}")
         if self.timeout_s <= 0:
@@ -336,6 +356,11 @@ class GetConfig:
 
     def describe(self) -> list[str]:
         """Returns what would be fetched."""
+        if self.dataset == "commoncrawl":
+            listing = f"{self.base_url.rstrip('/')}/crawl-data/{self.crawl}/{self.files}.paths.gz"
+            return [
+                f"fetch {self.segments} of the files that {listing} names into {self.to}/{self.crawl.replace('/', '-')}/"
+            ]
         return [f"fetch {self.dataset} into {self.to}/" if self.dataset else "list the registered data sets"]
 
 

@@ -1,4 +1,4 @@
-"""Containers of documents: JSONL, Parquet, WARC and MediaWiki dumps, one record at a time; what is damaged is named."""
+"""Containers of documents: JSONL, Parquet and MediaWiki dumps, one record at a time; what is damaged is named."""
 
 import json
 from collections.abc import Iterator
@@ -11,10 +11,9 @@ from xml.etree import ElementTree
 from groundup.data.config import ReadConfig
 from groundup.data.decode import Stream
 
-__all__ = ["Problem", "Record", "SourceFile", "damage_of", "jsonl", "parquet", "warc", "whole", "wiki"]
+__all__ = ["Problem", "Record", "SourceFile", "damage_of", "jsonl", "parquet", "whole", "wiki"]
 
 TEXT_KEYS = ("text", "content", "body", "document")
-PAGES = ("text/html", "application/xhtml+xml", "text/plain")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Record:
     """One document as found: bytes or text, not yet extracted. `before` is text around a book that only a raw reading keeps."""
 
     id: str
-    kind: str  # html, wiki, text, book, markdown, code
+    kind: str  # html, wet (a page's bare text), wiki, text, book, markdown, code, pdf
     payload: bytes | str
     source: str
     before: str = ""
@@ -132,45 +131,6 @@ def parquet(file: SourceFile, stream: BufferedReader, config: ReadConfig) -> Ite
                     yield record
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         yield Problem(file.label, "damaged", f"isn't a whole Parquet file ({str(error).splitlines()[0]})")
-
-
-def warc(file: SourceFile, stream: BufferedReader, config: ReadConfig) -> Iterator[Record | Problem]:
-    """Yields the pages of a WARC (or WET) file; other answers of the servers are set aside."""
-    from fastwarc.warc import ArchiveIterator, WarcRecordType
-
-    wanted = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
-    limit, number = config.max_record_mb << 20, 0
-    for record in ArchiveIterator(stream, record_types=wanted, parse_http=True):
-        number += 1
-        url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
-        length = record.content_length  # of the body, now that the HTTP headers are read
-        body = record.reader.read(limit + 1)
-        if len(body) < min(length, limit + 1):
-            if not damage_of(stream):
-                yield Problem(file.label, "damaged", f"ends within record {number} ({url})")
-            return
-        if len(body) > limit:
-            yield Problem(file.label, "too_large", f"record {number} ({url}) is larger than {config.max_record_mb} MB")
-            continue
-        http = record.http_headers
-        status = http.status_code if http is not None else 200
-        content = (
-            (record.http_content_type or record.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
-        )
-        if status not in (200, None):
-            yield Problem(f"{file.label}:{number}", "http_status", f"{url}: status {status}", False)
-        elif content not in PAGES:
-            yield Problem(f"{file.label}:{number}", "content_type", f"{url}: {content or 'no content type'}", False)
-        else:
-            meta = {
-                "url": url,
-                "date": (record.headers.get("WARC-Date") or "")[:10],
-                "charset": record.http_charset or "",
-            }
-            yield Record(f"{file.label}:{number}", "text" if content == "text/plain" else "html", body, file.label,
-                         meta={k: v for k, v in meta.items() if v})  # fmt: skip
-    if number == 0:
-        yield Problem(file.label, "no_records", "has no response in it")
 
 
 def wiki(file: SourceFile, stream: BufferedReader, config: ReadConfig) -> Iterator[Record | Problem]:

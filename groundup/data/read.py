@@ -10,8 +10,9 @@ from typing import Any, cast
 from groundup.base.errors import DataError
 from groundup.data.config import ReadConfig
 from groundup.data.decode import NotText, Stream, decode, looks_binary
-from groundup.data.formats import Problem, Record, SourceFile, jsonl, parquet, warc, whole, wiki
+from groundup.data.formats import Problem, Record, SourceFile, jsonl, parquet, whole, wiki
 from groundup.data.text import books, pieces
+from groundup.data.warc import warc
 
 __all__ = ["CODE", "Problem", "Record", "SourceFile", "find_files", "read_file", "sniff"]
 

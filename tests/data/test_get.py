@@ -1,62 +1,18 @@
 """Downloads against a real server on this machine: cut connections, refusals, wrong files; and the folder of local copies."""
 
 import hashlib
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from groundup.base.errors import ConfigError, DataError
 from groundup.cli import main
+from groundup.data.fetch import Manners
 from groundup.data.get import DataSet, get, registry
 
 BODY = bytes(range(256)) * 2000
-
-
-class Server(ThreadingHTTPServer):
-    """Serves BODY; the script says how each request in turn goes wrong."""
-
-    script: list[str]
-    asked: list[str]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        wanted = self.headers.get("Range", "")
-        self.server.asked.append(wanted)
-        trouble = self.server.script.pop(0) if self.server.script else ""
-        if trouble.isdigit():
-            self.send_error(int(trouble))
-            return
-        start = int(wanted[6:-1]) if wanted and trouble != "no ranges" else 0
-        if start >= len(BODY):
-            self.send_error(416)
-            return
-        data = BODY[start:] if trouble != "other file" else bytes(len(BODY))
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data[: 100_000 if trouble == "cut" else None])
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server(("127.0.0.1", 0), Handler)
-    server.script, server.asked, server.daemon_threads = [], [], True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+Server = Any  # tests/data/conftest.py has it
 
 
 @pytest.fixture(autouse=True)
@@ -64,10 +20,18 @@ def no_local_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GROUNDUP_DATA", raising=False)
 
 
-def fetch(server: Server, to: Path, **kwargs: object) -> Path:
-    url = f"http://127.0.0.1:{server.server_address[1]}/x.bin"
-    entry = DataSet("x", "a file", url, hashlib.sha256(BODY).hexdigest(), len(BODY), "public domain", "text/x.bin")
-    return get("x", to, sets={"x": entry}, pause_s=0.01, **{"retries": 4, "timeout_s": 5.0, **kwargs})  # type: ignore[arg-type]
+def fetch(server: Server, to: Path, retries: int = 4) -> Path:
+    server.files["/x.bin"] = BODY
+    entry = DataSet(
+        "x",
+        "a file",
+        f"{server.address}/x.bin",
+        hashlib.sha256(BODY).hexdigest(),
+        len(BODY),
+        "public domain",
+        "text/x.bin",
+    )
+    return get("x", to, sets={"x": entry}, manners=Manners(retries, 5.0, 0.01))
 
 
 def test_a_file_arrives_and_is_not_fetched_twice(server: Server, tmp_path: Path) -> None:
@@ -129,7 +93,7 @@ def test_a_stale_beginning_that_is_too_long_is_replaced(server: Server, tmp_path
 def test_nobody_there(tmp_path: Path) -> None:
     entry = DataSet("x", "a file", "http://127.0.0.1:9/x.bin", "0" * 64, 10, "none", "x.bin")
     with pytest.raises(DataError, match="not fetched after 2 attempts"):
-        get("x", tmp_path, sets={"x": entry}, retries=2, pause_s=0.01)
+        get("x", tmp_path, sets={"x": entry}, manners=Manners(2, 5.0, 0.01))
 
 
 def test_a_different_file_in_the_way_is_named(server: Server, tmp_path: Path) -> None:
