@@ -37,6 +37,7 @@ KNOWN_ELSEWHERE = {
     "max_grad_norm": "clip", "adam_beta1": "beta1", "adam_beta2": "beta2", "adam_epsilon": "eps", "matrix_lr": "muon_lr",
     "logging_steps": "log_every", "eval_steps": "eval_every", "save_steps": "every", "save_interval": "every",
     "num_generations": "answers", "max_completion_length": "max_tokens", "report_to": "to", "dtype": "precision",
+    "attn_implementation": "attention",
 }  # fmt: skip
 
 

@@ -13,10 +13,12 @@ from groundup.base.runs import open_run, start_checkpoint
 from groundup.model.config import ModelConfig
 
 __all__ = [
-    "CheckpointConfig", "FREE", "LoopConfig", "OptimConfig", "PretrainConfig", "RampConfig", "TrackConfig", "apply_plan",
+    "CheckpointConfig", "FREE", "LoopConfig", "OptimConfig", "PretrainConfig", "RampConfig", "ReplayConfig", "TrackConfig",
+    "apply_plan",
 ]  # fmt: skip
 
 Precision = Literal["auto", "fp32", "bf16"]
+Attention = Literal["auto", "manual", "sdpa", "flex"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 # What may be changed while a run goes on, because its result doesn't depend on it (but for the last bits, with threads).
 FREE = (
@@ -150,6 +152,21 @@ class LoopConfig:
 
 
 @dataclass(frozen=True)
+class ReplayConfig:
+    """Older text beside the new in continued pretraining, so that it isn't forgotten."""
+
+    share: float = 0.0  # of each step's windows that are taken from the older text
+    shards: str = ""  # run of token files with that text; how much of it is forgotten is measured, whatever the share
+
+    def validate(self) -> None:
+        """Raises: ConfigError naming the key that is out of range or missing."""
+        if not 0 <= self.share < 1:
+            raise ConfigError(f"replay.share: expected a share from 0 to below 1, not {self.share}")
+        if self.share and not self.shards:
+            raise ConfigError("replay.share: name the run of token files to replay with --replay.shards")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """`groundup pretrain`: train a base model on the project's token files.
 
@@ -162,16 +179,18 @@ class PretrainConfig:
     plan: str = "main"  # the plan to follow where no other value is given; none ignores it
     shards: str = "main"  # the run of token files to train on
     start: Path | None = None  # run or checkpoint whose weights and shape to go on from (none: begin from scratch)
-    replay: float = 0.0  # share of each step that is taken from replay_shards, so that its text isn't forgotten
-    replay_shards: str = ""  # run of token files with older text; how much of it is forgotten is measured and logged
     device: Device = "auto"  # cpu, cuda, mps; auto takes the GPU where there is one
     precision: Precision = "auto"  # fp32, bf16; auto races them on this machine
+    attention: Attention = (
+        "auto"  # manual: plain products; sdpa: PyTorch's fused kernel; flex: CUDA only; auto: by measured tables
+    )
     threads: int = 0  # CPU threads (0: all cores)
     document_mask: bool = False  # let no token look back into the document before its own
     eval_tokens: int = 32768  # tokens of held-out text to measure the loss on (0: all of them)
     prompt: str = ""  # what the samples written during training continue (empty: the beginning of a document)
     model: ModelConfig = field(default_factory=ModelConfig)  # the model's shape; its vocabulary is the tokenizer's
     train: LoopConfig = field(default_factory=LoopConfig)  # the loop
+    replay: ReplayConfig = field(default_factory=ReplayConfig)  # older text besides
 
     def validate(self) -> None:
         """Raises: ConfigError naming the key that is out of range."""
@@ -179,12 +198,10 @@ class PretrainConfig:
             raise ConfigError(f"threads: expected 0 (all cores) or more, not {self.threads}")
         if self.eval_tokens < 0:
             raise ConfigError(f"eval_tokens: expected 0 (all) or more, not {self.eval_tokens}")
-        if not 0 <= self.replay < 1:
-            raise ConfigError(f"replay: expected a share from 0 to below 1, not {self.replay}")
-        if self.replay and not self.replay_shards:
-            raise ConfigError("replay: name the run of token files to replay with --replay-shards")
-        self.train.validate()
-        self.model.validate()
+        for section in (self.train, self.model, self.replay):
+            section.validate()
+        if self.attention == "flex" and (self.model.dropout or self.device in ("cpu", "mps")):
+            raise ConfigError("attention: flex needs a CUDA device and a model.dropout of 0; take auto, manual or sdpa")
 
     @property
     def plan_path(self) -> Path | None:

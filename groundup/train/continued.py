@@ -20,9 +20,9 @@ def old_folder(config: PretrainConfig) -> Path | None:
 
     Raises: DataError if it isn't there, or has no held-out text to measure forgetting on.
     """
-    if not config.replay_shards:
+    if not config.replay.shards:
         return None
-    folder = open_run(config.project, "shards", config.replay_shards).require_done("shards").path
+    folder = open_run(config.project, "shards", config.replay.shards).require_done("shards").path
     if Shards(folder / "heldout").tokens < 2:
         raise DataError(
             f"{folder / 'heldout'}: empty, so what is forgotten can't be measured; keep some text out of training"
@@ -40,9 +40,9 @@ def training_data(config: PretrainConfig, tokenizer: Tokenizer) -> TokenDataset:
     old = old_folder(config)
     if old is not None and Shards(old / "train").tokenizer != tokenizer.fingerprint:
         raise TokenizerError(f"{old}: made with another tokenizer than the new text; encode both with one")
-    if old is None or not config.replay:
+    if old is None or not config.replay.share:
         return TokenDataset(folder, *options)
-    return Replayed(folder, TokenDataset(old / "train", *options), config.replay)
+    return Replayed(folder, TokenDataset(old / "train", *options), config.replay.share)
 
 
 def load_start(config: PretrainConfig, model: Transformer) -> None:

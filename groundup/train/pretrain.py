@@ -226,7 +226,7 @@ def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, 
     precision = resolve_once(config.precision, run, here, rows, config.model.d_model)
     memory = MemoryMeter(here.device)
     loop, context = config.train, config.model.context
-    model = Transformer(config.model, seed=config.train.seed).to(here.device)
+    model = Transformer(config.model, config.train.seed, config.attention).to(here.device)
     load_start(config, model)
     with autocast(precision, here.device):
         forgotten = forgetting(config, model, lambda model, old: heldout_loss(model, old, context, config.eval_tokens))

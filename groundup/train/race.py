@@ -56,7 +56,7 @@ class Runner:
         loop, ramp = config.train, round(config.train.ramp.share * config.train.steps)
         rows = loop.batch_tokens // config.model.context
         source = PretrainSource(data, rows, loop.micro_batch, here, loop.ramp.doublings, ramp)
-        model = Transformer(config.model, seed=loop.seed).to(here.device)
+        model = Transformer(config.model, loop.seed, config.attention).to(here.device)
         loss = partial(pretrain_loss, z_loss=loop.optim.z_loss)
         folder.mkdir(parents=True, exist_ok=True)
         self.loop = Loop(model, source, loss, loop, _Silent(folder), tokenizer, precision, here)

@@ -192,7 +192,7 @@ def range_test(config: PretrainConfig, steps: int, folder: Path) -> dict[str, An
     losses: list[float] = []
     with world(config.device) as here, progress("range test", steps, "steps") as bar:
         precision = resolve(config.precision, here.device, config.train.batch_tokens, config.model.d_model)
-        model = Transformer(config.model, seed=config.train.seed).to(here.device)
+        model = Transformer(config.model, config.train.seed, config.attention).to(here.device)
         source = PretrainSource(
             TokenDataset(shards, config.model.context, config.train.seed, config.document_mask),
             rows,

@@ -88,3 +88,9 @@ def test_optim_validate_names_the_key(key: str, value: float) -> None:
 def test_toml_with_sections() -> None:
     config = from_dict(PretrainConfig, {"train": {"optim": {"kind": "muon"}, "steps": 3}})
     assert config.train.optim.kind == "muon"
+
+
+def test_flex_attention_is_refused_where_it_can_not_run(capfd: pytest.CaptureFixture[str]) -> None:
+    for words in (["--device", "cpu"], ["--model.dropout", "0.1"]):
+        assert main(["pretrain", "--attention", "flex", *words, "--dry-run"]) == 2
+        assert "attention: flex needs a CUDA device and a model.dropout of 0" in capfd.readouterr().err

@@ -19,7 +19,7 @@ from groundup.shards.dataset import Replayed, TokenDataset
 from groundup.shards.write import write_texts
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import save
-from groundup.train.config import CheckpointConfig, LoopConfig, PretrainConfig
+from groundup.train.config import CheckpointConfig, LoopConfig, PretrainConfig, ReplayConfig
 from groundup.train.pretrain import main
 
 SHAPE = ModelConfig(context=32, d_model=32, n_layers=2, n_heads=2)
@@ -48,7 +48,7 @@ def trained(make_project: Callable[..., Path], request: pytest.FixtureRequest) -
 
 def go_on(project: Path, name: str, replay: float, steps: int = 60) -> PretrainConfig:
     return PretrainConfig(
-        project, name, shards="new", start=open_run(project, "pretrain").path, replay=replay, replay_shards="main",
+        project, name, shards="new", start=open_run(project, "pretrain").path, replay=ReplayConfig(replay, "main"),
         precision="fp32", train=LoopConfig(steps=steps, batch_tokens=512, lr=5e-3),
     )  # fmt: skip
 
@@ -113,18 +113,18 @@ def test_mistakes_are_named_before_anything_is_written(trained: Path, capsys: py
     refused(CheckpointError, "not there or not finished", start=trained / "05-pretrain" / "y")
     refused(ConfigError, "this very run", name="main")
     refused(ConfigError, "leave .model. out", model=ModelConfig(d_model=64))
-    refused(ConfigError, "--replay-shards", replay=0.5)
-    refused(DataError, "not there or not finished", replay_shards="y")
+    refused(ConfigError, "--replay.shards", replay=ReplayConfig(0.5))
+    refused(DataError, "not there or not finished", replay=ReplayConfig(shards="y"))
     add_shards(trained, "bare", Tokenizer([], ("<|endoftext|>",), "bytes"), heldout=0)
-    refused(DataError, "can't be measured", replay_shards="bare")
+    refused(DataError, "can't be measured", replay=ReplayConfig(shards="bare"))
     other = Tokenizer([(97, 98)], ("<|endoftext|>",), "gpt2")
     add_shards(trained, "other", other)
     refused(TokenizerError, "another tokenizer than the model's", shards="other")
-    refused(TokenizerError, "another tokenizer than the new text", replay_shards="other")
+    refused(TokenizerError, "another tokenizer than the new text", replay=ReplayConfig(shards="other"))
     save(other, open_run(trained, "tokenizer").path / "tokenizer.json")
     assert not (trained / "05-pretrain" / "x").exists()
-    assert groundup(["pretrain", str(trained), "--name", "x", "--start", start, "--replay", "1.5"]) == 2
-    assert "replay: expected a share" in capsys.readouterr().err
+    assert groundup(["pretrain", str(trained), "--name", "x", "--start", start, "--replay.share", "1.5"]) == 2
+    assert "replay.share: expected a share" in capsys.readouterr().err
     assert groundup(["pretrain", str(trained), "--name", "x", "--start", start, "--dry-run"]) == 0
     assert f"go on from {start}" in capsys.readouterr().out
 
