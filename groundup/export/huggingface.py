@@ -43,12 +43,13 @@ def export(checkpoint: Path, folder: Path, project: Path | None = None) -> dict[
     tokenizer, config = trained.tokenizer, trained.model.config
     tensors, values = to_huggingface(trained.model)
     begin, end = tokenizer.eot, tokenizer.special(trained.end)
-    ends = {"bos_token_id": begin, "pad_token_id": begin, "eos_token_id": end}
+    ends = {"bos_token_id": begin, "eos_token_id": end}
     files = huggingface_files(tokenizer, trained.end, config.context)
     with atomic_folder(folder) as temporary:
         save_tensors(tensors, temporary / TENSORS, folder)
+        # In config.json a padding token would get no gradient of its embedding, and ours begins every document.
         write_json(temporary / "config.json", values | ends)
-        write_json(temporary / "generation_config.json", {**ends, "do_sample": False})
+        write_json(temporary / "generation_config.json", {**ends, "pad_token_id": begin, "do_sample": False})
         for name, content in files.items():
             write_json(temporary / name, content)
         write_text(temporary / "README.md", model_card(trained, project))

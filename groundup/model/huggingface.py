@@ -2,25 +2,27 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from groundup.base.errors import CheckpointError, ConfigError
-from groundup.model.config import ModelConfig, MoEConfig, RopeConfig, VariantConfig, WindowConfig
+from groundup.model.config import FAMILIES, ModelConfig, MoEConfig, RopeConfig, VariantConfig, WindowConfig
 from groundup.model.transformer import Transformer
 
 __all__ = ["CLASSES", "config_from_huggingface", "from_huggingface", "to_huggingface"]
 
-CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM",
-           "qwen3_moe": "Qwen3MoeForCausalLM"}  # fmt: skip
+# Their model_type and class. Mistral is their name for a Llama whose layers all have a window.
+CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM",
+           "qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM"}  # fmt: skip
 ACTIVATIONS = {"gelu": "gelu_new", "gelu_exact": "gelu", "relu": "relu", "relu2": "relu2"}  # ours -> theirs, in GPT-2
 
 # Options of config.json that would change the computation in a way that our families don't know, and the only value we read.
 ONLY: dict[str, dict[str, Any]] = {
     "gpt2": {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
     "llama": {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"},
+    "mistral": {"hidden_act": "silu"},
     "qwen3": {"attention_bias": False, "hidden_act": "silu"},
     "qwen3_moe": {"attention_bias": False, "hidden_act": "silu", "decoder_sparse_step": 1, "mlp_only_layers": []},
 }
@@ -44,7 +46,8 @@ def to_huggingface(model: Transformer) -> tuple[dict[str, Tensor], dict[str, Any
     """
     config = model.config
     if config.family not in CLASSES:
-        raise CheckpointError(f"a {config.family} model has no class in transformers; {', '.join(CLASSES)} have")
+        known = ", ".join(sorted(CLASSES.keys() & FAMILIES.keys()))
+        raise CheckpointError(f"a {config.family} model has no class in transformers; {known} have")
     for key in _departures(config):
         raise CheckpointError(f"model.{key}: no class in transformers has such a {config.family} model")
     ours = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
@@ -70,7 +73,7 @@ def from_huggingface(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
     missing, extra = [n for n in names if n not in given], sorted(given.keys() - set(names))
     if missing or extra:
         said = [f"{what}: {_few(found)}" for what, found in (("missing", missing), ("unknown", extra)) if found]
-        raise CheckpointError(f"the tensors aren't those of a {CLASSES[config.family]}; {'; '.join(said)}")
+        raise CheckpointError(f"the tensors aren't those of a {CLASSES[_kind(config)]}; {'; '.join(said)}")
     with torch.device("meta"):  # shapes without memory
         expected = Transformer(config).state_dict()
     state = {}
@@ -116,9 +119,14 @@ def _departures(config: ModelConfig) -> list[str]:
     if config.variant.logit_softcap:
         found.append("variant.logit_softcap")
     windows = {config.window_of(layer) for layer in range(config.n_layers)}
-    if windows != {0} and (config.family in ("gpt2", "llama") or (config.family == "qwen3_moe" and 0 in windows)):
-        found.append("window")  # Qwen3-MoE has windows in all layers or in none
+    if windows != {0} and (config.family == "gpt2" or (config.family != "qwen3" and 0 in windows)):
+        found.append("window")  # Llama (as Mistral) and Qwen3-MoE have windows in all layers or in none
     return [key for key in found if key not in known]
+
+
+def _kind(config: ModelConfig) -> str:
+    """Returns their model_type of a config of ours."""
+    return "mistral" if config.family == "llama" and config.window_of(0) else config.family
 
 
 def _pairs(config: ModelConfig) -> Iterator[Pair]:
@@ -173,9 +181,10 @@ def _gpt2_pairs(config: ModelConfig) -> Iterator[Pair]:
 
 
 def _llama_json(config: ModelConfig) -> dict[str, Any]:
-    """Returns config.json of Llama, Qwen3 or Qwen3-MoE, but for the windows."""
+    """Returns config.json of Llama, Mistral, Qwen3 or Qwen3-MoE, but for the windows."""
+    kind = _kind(config)
     values: dict[str, Any] = {
-        "architectures": [CLASSES[config.family]], "model_type": config.family, "vocab_size": config.vocab_size,
+        "architectures": [CLASSES[kind]], "model_type": kind, "vocab_size": config.vocab_size,
         "hidden_size": config.d_model, "intermediate_size": config.ff_size, "num_hidden_layers": config.n_layers,
         "num_attention_heads": config.n_heads, "num_key_value_heads": config.kv_heads, "head_dim": config.head_size,
         "hidden_act": "silu", "max_position_embeddings": config.context, "rms_norm_eps": config.norm_eps,
@@ -183,7 +192,7 @@ def _llama_json(config: ModelConfig) -> dict[str, Any]:
         "attention_dropout": 0.0, "initializer_range": 0.02, "use_cache": True,
         "tie_word_embeddings": config.tie_embeddings, "dtype": "float32",
     }  # fmt: skip
-    if config.family == "llama":
+    if kind == "llama":
         values["mlp_bias"] = False
     if config.family == "qwen3_moe":
         values |= {
@@ -197,7 +206,7 @@ def _llama_json(config: ModelConfig) -> dict[str, Any]:
 def _windows_json(config: ModelConfig) -> dict[str, Any]:
     """Returns the entries on sliding windows."""
     if config.family == "llama":
-        return {}
+        return {"sliding_window": config.window_of(0)} if config.window_of(0) else {}
     windows = [config.window_of(layer) for layer in range(config.n_layers)]
     values: dict[str, Any] = {"use_sliding_window": any(windows), "sliding_window": max(windows) or None}
     full_first = windows.index(max(windows)) if any(windows) else config.n_layers
@@ -238,8 +247,8 @@ def _gpt2_json(config: ModelConfig) -> dict[str, Any]:
 def config_from_huggingface(values: Mapping[str, Any]) -> ModelConfig:
     """Returns our config for the content of a config.json. Raises: CheckpointError for what our families don't know."""
     named = str((values.get("architectures") or [values.get("model_type")])[0])
-    family = next((ours for ours, theirs in CLASSES.items() if named in (ours, theirs)), None)
-    if family is None:
+    kind = next((name for name, theirs in CLASSES.items() if named in (name, theirs)), None)
+    if kind is None:
         raise CheckpointError(
             f"config.json: architecture {named!r} is unknown; {', '.join(CLASSES.values())} are known"
         )
@@ -247,11 +256,11 @@ def config_from_huggingface(values: Mapping[str, Any]) -> ModelConfig:
         raise CheckpointError(
             f"config.json: weights quantised by {quantised.get('quant_method', 'something')} are unknown"
         )
-    for key, only in ONLY[family].items():
+    for key, only in ONLY[kind].items():
         if (values[key] if values.get(key) is not None else only) != only:
             raise CheckpointError(f"config.json: {key} = {values[key]!r} is unknown to us, {only!r} was expected")
     try:
-        config = _read_gpt2(values) if family == "gpt2" else _read_llama(family, values)  # type: ignore[arg-type]
+        config = _read_gpt2(values) if kind == "gpt2" else _read_llama(kind, values)
         config.validate()
     except KeyError as error:
         raise CheckpointError(f"config.json: {error.args[0]} is missing") from error
@@ -277,23 +286,24 @@ def _read_gpt2(values: Mapping[str, Any]) -> ModelConfig:
     )  # fmt: skip
 
 
-def _read_llama(family: Literal["llama", "qwen3", "qwen3_moe"], values: Mapping[str, Any]) -> ModelConfig:
-    """Returns the config of a Llama, Qwen3 or Qwen3-MoE; what the file leaves out is as transformers has it."""
+def _read_llama(kind: str, values: Mapping[str, Any]) -> ModelConfig:
+    """Returns the config of a Llama, Mistral, Qwen3 or Qwen3-MoE; what the file leaves out is as transformers has it."""
     heads, width, context = values["num_attention_heads"], values["hidden_size"], values["max_position_embeddings"]
-    head_dim = values.get("head_dim") or (128 if family == "qwen3" else width // heads)
-    inside = values["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"]
+    head_dim = values.get("head_dim") or (128 if kind == "qwen3" else width // heads)
+    inside = values["moe_intermediate_size" if kind == "qwen3_moe" else "intermediate_size"]
+    family: Any = "llama" if kind == "mistral" else kind
     return ModelConfig(
         family, vocab_size=values["vocab_size"], context=context, d_model=width, n_layers=values["num_hidden_layers"],
         n_heads=heads, n_kv_heads=values.get("num_key_value_heads") or heads, head_dim=head_dim,
         d_ff=inside, tie_embeddings=values.get("tie_word_embeddings", False),
-        rope=_read_rope(values, context), window=_read_windows(family, values), moe=_read_moe(family, values),
+        rope=_read_rope(values, context), window=_read_windows(kind, values), moe=_read_moe(kind, values),
         variant=VariantConfig(norm_eps=values.get("rms_norm_eps", 1e-6)),
     )  # fmt: skip
 
 
-def _read_moe(family: str, values: Mapping[str, Any]) -> MoEConfig:
+def _read_moe(kind: str, values: Mapping[str, Any]) -> MoEConfig:
     """Returns the experts of a Qwen3-MoE."""
-    if family != "qwen3_moe":
+    if kind != "qwen3_moe":
         return MoEConfig()
     return MoEConfig(
         values.get("num_experts") or values["num_local_experts"], values["num_experts_per_tok"],
@@ -301,15 +311,12 @@ def _read_moe(family: str, values: Mapping[str, Any]) -> MoEConfig:
     )  # fmt: skip
 
 
-def _read_windows(family: str, values: Mapping[str, Any]) -> WindowConfig:
-    """Returns which layers of a Qwen3 have a window: its `layer_types`, or all from `max_window_layers` on."""
-    if (
-        family == "llama"
-        or not values.get("use_sliding_window", False)
-        or not (size := values.get("sliding_window", 4096))
-    ):
+def _read_windows(kind: str, values: Mapping[str, Any]) -> WindowConfig:
+    """Returns which layers have a window: of a Mistral all, of a Qwen3 its `layer_types`, or all from `max_window_layers` on."""
+    used = values.get("use_sliding_window", kind == "mistral") and kind != "llama"
+    if not used or not (size := values.get("sliding_window", 4096)):
         return WindowConfig()
-    if family == "qwen3_moe":
+    if kind != "qwen3":
         return WindowConfig(size, "W")
     layers, kinds = values["num_hidden_layers"], {"sliding_attention": "W", "full_attention": "F"}
     full_first = min(values.get("max_window_layers", 28), layers)

@@ -113,6 +113,23 @@ def test_transformers_loads_it_with_equal_logits_and_equal_text(
     assert their_tokenizer.decode(answer) == tokenizer.decode(expected)
 
 
+def test_no_row_of_the_embedding_is_left_without_its_gradient(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """In transformers a config's padding token learns nothing, and says nothing of it; every document of ours begins with it."""
+    from transformers import AutoModelForCausalLM
+
+    model = finished(tmp_path, "pretrain", tokenizer, tie_embeddings=False)
+    main(HuggingFaceConfig(tmp_path))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "12-export" / "main" / "huggingface")
+    tokens = torch.tensor([[tokenizer.eot, 5, 6, 7]])
+    for logits in (model(tokens), theirs(tokens).logits):
+        logits.square().mean().backward()
+    ours, others = model.embed.weight.grad, theirs.get_input_embeddings().weight.grad
+    assert ours is not None
+    assert ours[tokenizer.eot].abs().max() > 1e-4
+    torch.testing.assert_close(others, ours, atol=1e-6, rtol=1e-4)
+    assert theirs.generation_config.pad_token_id == tokenizer.eot, "for rows of generate that have ended"
+
+
 @pytest.mark.parametrize("family", ["qwen3", "llama", "gpt2"])
 def test_gradients_equal_those_of_transformers(family: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -1,5 +1,6 @@
 """The mapping to transformers' names and back: nothing is lost, and whatever doesn't fit is named in one line."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from groundup.base.errors import CheckpointError
 from groundup.model.config import ModelConfig, MoEConfig, RopeConfig, VariantConfig, WindowConfig
-from groundup.model.huggingface import from_huggingface, to_huggingface
+from groundup.model.huggingface import config_from_huggingface, from_huggingface, to_huggingface
 from groundup.model.transformer import Transformer
 
 SIZES: dict[str, Any] = {"vocab_size": 50, "context": 24, "d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 48}
@@ -17,6 +18,7 @@ CONFIGS = {
     "gpt2-relu2": ModelConfig("gpt2", **SIZES, dropout=0.1, tie_embeddings=False, variant=VariantConfig(activation="relu2")),
     "llama": ModelConfig("llama", **SIZES, n_kv_heads=2, head_dim=16, rope=RopeConfig(500.0, "llama3", 4.0, 6)),
     "llama-untied": ModelConfig("llama", **SIZES, tie_embeddings=False, variant=VariantConfig(norm_eps=1e-5)),
+    "mistral": ModelConfig("llama", **SIZES, n_kv_heads=2, window=WindowConfig(5, "W"), tie_embeddings=False),
     "qwen3": ModelConfig("qwen3", **SIZES, n_kv_heads=1, rope=YARN),
     "qwen3-window": ModelConfig("qwen3", **SIZES | {"n_layers": 3}, window=WindowConfig(5, "FWF")),
     "qwen3_moe": ModelConfig("qwen3_moe", **SIZES, n_kv_heads=2, moe=MoEConfig(4, 2, False, 0.02)),
@@ -59,6 +61,15 @@ def test_a_model_without_biases_has_biases_of_zero_there() -> None:
     tensors, values = to_huggingface(Transformer(ModelConfig("gpt2", **SIZES, variant=VariantConfig(bias="no"))))
     assert tensors["transformer.h.1.attn.c_attn.bias"].tolist() == [0.0] * 96
     assert from_huggingface(values, tensors)[0].bias
+
+
+def test_a_mistral_without_a_window_is_a_llama() -> None:
+    values = to_huggingface(Transformer(CONFIGS["mistral"]))[1]
+    assert (values["model_type"], values["sliding_window"]) == ("mistral", 5)
+    older = values | {"sliding_window": None}
+    assert config_from_huggingface(older) == replace(config_from_huggingface(values), window=WindowConfig())
+    left_out = {key: value for key, value in values.items() if key != "sliding_window"}
+    assert config_from_huggingface(left_out).window == WindowConfig(4096, "W"), "as transformers has it"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +126,7 @@ def test_all_missing_and_unknown_tensors_are_named_at_once() -> None:
         (ModelConfig("llama", **SIZES, variant=VariantConfig(bias="yes")), "model.variant.bias: no class"),
         (ModelConfig("gpt2", **SIZES, variant=VariantConfig(qk_norm="yes")), "model.variant.qk_norm: no class"),
         (ModelConfig("qwen3", **SIZES, variant=VariantConfig(logit_softcap=15.0)), "model.variant.logit_softcap: no class"),
-        (ModelConfig("llama", **SIZES, window=WindowConfig(8)), "model.window: no class"),
+        (ModelConfig("llama", **SIZES, window=WindowConfig(8, "WF")), "model.window: no class"),
         (ModelConfig("qwen3_moe", **SIZES, window=WindowConfig(8, "WF")), "model.window: no class"),
     ],
 )  # fmt: skip

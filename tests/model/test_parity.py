@@ -34,6 +34,7 @@ CASES = {
     "Llama, linear": ModelConfig("llama", **GQA, rope=RopeConfig(1000.0, "linear", 4.0)),
     "Llama, llama3": ModelConfig("llama", **GQA, head_dim=16, rope=RopeConfig(1000.0, "llama3", 4.0, 32)),
     "Llama, MQA, YaRN": ModelConfig("llama", **SIZES, n_kv_heads=1, head_dim=32, rope=RopeConfig(1000.0, "yarn", 4.0)),
+    "Mistral (Llama, windows)": ModelConfig("llama", **GQA, window=WindowConfig(7, "W"), tie_embeddings=False),
     "Qwen3": ModelConfig("qwen3", **GQA, head_dim=24),
     "Qwen3, YaRN": ModelConfig("qwen3", **GQA, head_dim=32, rope=RopeConfig(1e6, "yarn", 2.0, 16, attention_factor=1.2)),
     "Qwen3, windows": ModelConfig("qwen3", **GQA, window=WindowConfig(7, "WWF")),
