@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["ALPHA", "BREAK", "DIGIT", "LOWER", "PUNCTUATION", "SPACE", "STOP", "UPPER", "WORD", "classes"]
+__all__ = ["ALPHA", "BREAK", "DIGIT", "LOWER", "PUNCTUATION", "SPACE", "STOP", "UPPER", "WORD", "classes", "letters"]
 
 SPACE, WORD, ALPHA, DIGIT, UPPER, LOWER, BREAK, PUNCTUATION, STOP = (1 << bit for bit in range(9))
 # The marks that Gopher's rules don't count as words. Source: CCNet's list (Wenzek et al. 2019), as datatrove has it.
@@ -37,4 +37,21 @@ def classes() -> "np.ndarray":
     for bit, found in ((ALPHA, letters), (UPPER, filter(str.isupper, letters)), (BREAK, BREAKS), (PUNCTUATION, MARKS + CONTROLS),
                        (LOWER, (c for c in letters if c.islower() or (c.istitle() and not c.isupper())))):  # fmt: skip
         table[np.array(list(map(ord, found)))] |= bit
+    return table
+
+
+@functools.cache
+def letters() -> "np.ndarray":
+    """Returns the small form of every code point that stands in words, 0 for all others. Shape: (0x110000,) uint32.
+
+    Not for I with a dot above, whose small form is two code points, nor for Sigma, whose depends on its place.
+    """
+    import numpy as np
+
+    small = (
+        "".join(map(chr, range(ASSIGNED))).replace("\u0130", "i").lower()
+    )  # no surrogate joins another here: it isn't UTF-16
+    codes = np.frombuffer(small.encode("utf-32-le", "surrogatepass"), np.uint32)
+    table = np.zeros(0x110000, np.uint32)
+    table[:ASSIGNED] = np.where(classes()[:ASSIGNED] & WORD, codes, 0)
     return table

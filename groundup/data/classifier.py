@@ -16,7 +16,7 @@ from groundup.base.errors import DataError
 from groundup.base.files import atomic_file, os_error, read_jsonl
 from groundup.base.log import command, progress, say
 from groundup.base.records import Document, read_documents
-from groundup.data.characters import classes
+from groundup.data.characters import letters
 from groundup.data.config_classifier import ClassifierScoreConfig, ClassifierTrainConfig
 from groundup.data.minhash import lower_buffer, run_hash, word_bytes
 
@@ -84,11 +84,11 @@ def hashed(texts: Sequence[str], ngram: int, buckets: int) -> tuple[np.ndarray, 
     Shapes: (runs of all texts,) int32, (texts + 1,).
     """
     data, offsets = lower_buffer(texts)
-    return _hashed(data, offsets, classes(), ngram, buckets)
+    return _hashed(data, offsets, letters(), ngram, buckets)
 
 
 @njit(cache=True, nogil=True)
-def _hashed(data, offsets, kinds, ngram, buckets):  # type: ignore[no-untyped-def]
+def _hashed(data, offsets, letters, ngram, buckets):  # type: ignore[no-untyped-def]
     longest = 8
     for d in range(len(offsets) - 1):
         longest = max(longest, offsets[d + 1] - offsets[d])
@@ -97,7 +97,7 @@ def _hashed(data, offsets, kinds, ngram, buckets):  # type: ignore[no-untyped-de
     seen = np.full(buckets, -1, np.int64)  # the last document with something in the bucket
     size = 0
     for d in range(len(offsets) - 1):
-        count = word_bytes(data, offsets[d], offsets[d + 1], kinds, text, bounds)
+        count = word_bytes(data, offsets[d], offsets[d + 1], letters, text, bounds)
         for n in range(1, ngram + 1):
             for i in range(count - n + 1):
                 bucket = np.int64(run_hash(text, bounds[i], bounds[i + n] - 1) % np.uint64(buckets))

@@ -31,10 +31,20 @@ BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial hashes, modulo 2^64
 
 def buffer(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the texts as one array of UTF-8 bytes, and where each begins. Shapes: (bytes,), (texts + 1,)."""
-    encoded = [text.encode("utf-8", "replace") for text in texts]
-    offsets = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum([len(e) for e in encoded], out=offsets[1:])
-    return np.frombuffer(b"".join(encoded), np.uint8), offsets
+    import pyarrow as pa
+
+    try:
+        packed = pa.array(texts, pa.large_string())
+    except UnicodeEncodeError:  # a half of a surrogate pair
+        packed = pa.array([text.encode("utf-8", "replace").decode() for text in texts], pa.large_string())
+    _, offsets, data = packed.buffers()
+    starts = np.frombuffer(offsets if texts else bytes(8), np.int64)[: len(texts) + 1]
+    found = np.frombuffer(data or bytes(1), np.uint8)[: starts[-1]], starts
+    for array in found:
+        array.setflags(
+            write=False
+        )  # always: for arrays that can be written to, every kernel would be compiled once more
+    return found
 
 
 @njit(cache=True, nogil=True)

@@ -1,5 +1,6 @@
 """The data stage's fast form decides as its plain form does: on random texts, and on real ones."""
 
+import itertools
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.data import arithmetic, decontaminate, plain
+from groundup.data.characters import letters
 from groundup.data.config import BuildConfig, DecontaminateConfig, DedupConfig, LanguageConfig, WebConfig
 from groundup.data.decide import decide
 from groundup.data.decontaminate import ProblemIndex, Question
@@ -17,7 +19,7 @@ from groundup.data.dedup import RULES
 from groundup.data.engine import workers
 from groundup.data.extract import Drop
 from groundup.data.measure import FEATURES, measure
-from groundup.data.minhash import hash_functions, sign
+from groundup.data.minhash import PRIME, _least, hash_functions, lower_buffer, sign, word_bytes
 from groundup.data.mix import unit_hash
 from groundup.data.quality import first_broken
 from groundup.data.settle import tasks
@@ -102,6 +104,15 @@ def fast_shingles_and_signature(text: str) -> tuple[int, list[int]]:
     return int(signed.words[0]), signed.signatures[0].tolist()
 
 
+def lower_words(texts: list[str]) -> list[list[str]]:
+    data, offsets = lower_buffer(texts)
+    bounds, out, found = np.empty(len(data) + 2, np.int64), np.zeros(2 * len(data) + 72, np.uint8), []
+    for start, stop in itertools.pairwise(offsets):
+        count = word_bytes(data, start, stop, letters(), out, bounds)
+        found.append([out[a : b - 1].tobytes().decode() for a, b in itertools.pairwise(bounds[: count + 1])])
+    return found
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_rules_on_random_texts(seed: int) -> None:
     dice = random.Random(seed)
@@ -122,6 +133,36 @@ def test_rules_on_strange_texts(text: str) -> None:
     count, numbers = fast_shingles_and_signature(text)
     assert count == len(plain.words(text))
     assert numbers == (plain.signature(text) or [2**64 - 1] * 120)
+
+
+def test_signatures_of_runs_of_every_size() -> None:
+    """XXH64 takes 32, 8, 4 or 1 bytes at a time: each number of bytes from 1 to 140, alone and beside runs of other sizes."""
+    for size in range(1, 141):
+        for text in ("x" * size, f"{'y' * size} a bc def {'z' * (size % 7 + 1)} {'w' * size} end"):
+            assert fast_shingles_and_signature(text)[1] == plain.signature(text), size
+    text = " ".join("abcdefgh"[k % 8] * (k * k % 29 + 1) for k in range(3000))
+    assert fast_shingles_and_signature(text)[1] == plain.signature(text)
+
+
+def test_every_letter_has_python_s_small_form() -> None:
+    every = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    words = lower_words(["ab ".join(every[k : k + 5000]) for k in range(0, len(every), 5000)])
+    assert words == [plain.words("ab ".join(every[k : k + 5000])) for k in range(0, len(every), 5000)]
+    for text in ("\u039f\u0394\u03a5\u03a3\u03a3\u0395\u03a5\u03a3 \u03a3", "\u0130stanbul AB", "a\ud800b"):
+        assert lower_words([text]) == [plain.words(text.replace("\ud800", "?"))]
+
+
+def test_the_rest_is_right_where_a_function_s_value_is_the_prime() -> None:
+    """Values of PRIME and a little more are too rare to be met: hashes are made that give them."""
+    factors, summands = (numbers[:6] for numbers in hash_functions(120, 1))
+    wanted = [int(PRIME) + k for k in range(9)] + [2**64 - 1, 0, 1]
+    hashes = [(x - int(summands[k])) * pow(int(factors[k]) | 1, -1, 2**64) % 2**64 for k in range(6) for x in wanted]
+    factors |= np.uint64(1)  # odd: so that each value has a hash
+    least = np.full(6, 2**64 - 1, np.uint64)
+    _least(np.array(hashes, np.uint64), len(hashes), factors, summands, least)
+    values = [[(h * int(f) + int(s)) % 2**64 % int(PRIME) for h in hashes] for f, s in zip(factors, summands)]
+    assert least.tolist() == [min(row) for row in values]
+    assert 0 in least.tolist()
 
 
 @pytest.mark.parametrize("seed", range(10))
