@@ -18,7 +18,7 @@ from groundup.infer.config import locate
 from groundup.infer.engine import Engine
 from groundup.model.transformer import Transformer
 from groundup.report.config import InspectAttentionConfig, InspectConfig, InspectLogitsConfig, InspectNeuronsConfig
-from groundup.report.inspect_trace import Trace, trace
+from groundup.report.inspect_trace import Neurons, Trace, trace
 from groundup.tokenizer.encode import Tokenizer
 
 __all__ = ["attention", "induction", "logits", "neurons"]
@@ -69,15 +69,16 @@ def neurons(config: InspectNeuronsConfig) -> None:
     """Writes the page of the neurons that answer most strongly: `groundup inspect neurons`."""
     engine, tokens = _open(config)
     layers = _chosen("layer", config.layer, engine.model.config.n_layers)
-    found = _read(engine, tokens).neurons
-    if not (layers := [layer for layer in layers if layer in found]):
-        raise ConfigError("there are no neurons to show: the feed-forward layers asked for are mixtures of experts")
     _fits(
         8 * len(layers) * len(tokens) * config.count,
         f"{config.count} neurons of {len(layers)} layers",
         "a lower --count or --layer",
     )
-    shown = [_neurons(engine, layer, found[layer][0], config.count) for layer in layers]
+    found = _read(engine, tokens)
+    shown = [
+        _neurons(engine, layer, found.neurons[layer], len(tokens), config.count) | {"routes": _routes(found, layer)}
+        for layer in layers
+    ]
     ids = {i for layer in shown for row in layer["neurons"] for pairs in (row["for"], row["against"]) for i, _ in pairs}
     words = {i: _word(engine.tokenizer, i) for i in sorted(ids)}
     _write(config, engine, tokens, "neurons", {"layers": shown, "words": words})
@@ -245,22 +246,46 @@ def _neighbours(engine: Engine, tokens: list[int], count: int) -> dict[int, list
 
 
 @torch.no_grad()
-def _neurons(engine: Engine, layer: int, activations: Tensor, count: int) -> dict[str, Any]:
-    """Returns the neurons of a layer that write most, given their activations (T, F).
+def _neurons(engine: Engine, layer: int, found: list[Neurons], time: int, count: int) -> dict[str, Any]:
+    """Returns the neurons of a layer, of all its experts if it has some, that write most into the residual stream.
 
-    A neuron adds its activation times its column of the narrowing matrix to the residual stream; how long that is
-    measures how much it has to say. What it says is read off by the output layer, as if nothing came in between.
+    A neuron adds its activation times its column of the narrowing matrix; how long that is measures how much it has to say.
+    What it says is read off by the output layer, as if nothing came in between. "written" is None where its expert wasn't asked.
     """
-    model, words = engine.model, engine.tokenizer.vocab_size
-    columns = model.get_parameter(f"blocks.{layer}.mlp.down.weight").detach().float().cpu()  # (C, F)
-    written = activations * columns.norm(dim=0)  # (T, F)
-    order = written.abs().amax(dim=0).topk(min(count, written.shape[1])).indices
-    gain = model.get_parameter("norm.weight").detach().cpu() if model.config.pre_norm else torch.ones(len(columns))
-    told = model.logits((columns[:, order].T * gain).to(next(model.parameters())))[:, :words].float().cpu()  # (n, V)
+    written = [part.activations * part.matrix.norm(dim=0) for part in found]  # (N, F) each
+    peaks = [x.abs().amax(dim=0).topk(min(count, x.shape[1])) for x in written]
+    order = sorted(
+        (-peak, i, j)
+        for i, top in enumerate(peaks)
+        for peak, j in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    )
     rows = []
-    for row, j in enumerate(order.tolist()):
-        sides = {name: (told[row] * sign).topk(min(8, words)) for name, sign in (("for", 1), ("against", -1))}
-        rows.append({"neuron": j, "written": [round(x, 4) for x in written[:, j].tolist()],
-                     **{name: [(i, round(v, 3)) for i, v in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
-                        for name, top in sides.items()}})  # fmt: skip
-    return {"layer": layer, "size": written.shape[1], "neurons": rows}
+    for _, i, j in order[:count]:
+        shown: list[float | None] = [None] * time
+        for token, x in zip(found[i].tokens.tolist(), written[i][:, j].tolist(), strict=True):
+            shown[token] = round(x, 4)
+        rows.append({"neuron": j, "expert": found[i].expert, "written": shown, **_said(engine, found[i].matrix[:, j])})
+    return {"layer": layer, "size": sum(x.shape[1] for x in written), "neurons": rows}
+
+
+def _said(engine: Engine, column: Tensor) -> dict[str, list[tuple[int, float]]]:
+    """Returns the tokens that the output layer hears most for and most against in a vector (C,), with their logits."""
+    model, words = engine.model, engine.tokenizer.vocab_size
+    gain = model.get_parameter("norm.weight").detach().cpu() if model.config.pre_norm else 1.0
+    told = model.logits((column * gain).to(next(model.parameters())))[:words].float().cpu()  # (V,)
+    sides = {name: (told * sign).topk(min(8, words)) for name, sign in (("for", 1), ("against", -1))}
+    return {
+        name: [(i, round(v, 3)) for i, v in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
+        for name, top in sides.items()
+    }
+
+
+def _routes(found: Trace, layer: int) -> list[list[tuple[int, float]]] | None:
+    """Returns for each token the experts that it was sent to and their weights, the first one first; None without experts."""
+    if layer not in found.routes:
+        return None
+    weights, chosen = found.routes[layer]
+    return [
+        [(e, round(w, 3)) for e, w in zip(experts, shares, strict=True)]
+        for experts, shares in zip(chosen.tolist(), weights.tolist(), strict=True)
+    ]

@@ -4,16 +4,28 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from groundup.model.layers import Experts
 from groundup.model.transformer import Transformer
 
-__all__ = ["Trace", "attention_weights", "trace"]
+__all__ = ["Neurons", "Trace", "attention_weights", "trace"]
+
+
+class Neurons(NamedTuple):
+    """What the neurons of a feed-forward layer did, or those of one expert: tokens are counted through the batch."""
+
+    tokens: Tensor  # (N,): which tokens they read; an expert reads only those that are sent to it
+    activations: (
+        Tensor  # (N, F): what the narrowing matrix reads; an expert's, times the weight that the router gave it
+    )
+    matrix: Tensor  # (C, F): the narrowing matrix, a column of which each neuron adds to the stream
+    expert: int | None = None
 
 
 @dataclass
@@ -22,7 +34,10 @@ class Trace:
 
     attention: list[Tensor] = field(default_factory=list)  # (B, H, T, T): how much each query looked at each key
     residual: list[Tensor] = field(default_factory=list)  # (B, T, C): before the first block, then after each
-    neurons: dict[int, Tensor] = field(default_factory=dict)  # layer -> (B, T, F): what the narrowing matrix reads
+    neurons: list[list[Neurons]] = field(default_factory=list)  # one of a layer, or one of each expert that had to do
+    routes: dict[int, tuple[Tensor, Tensor]] = field(
+        default_factory=dict
+    )  # layer -> weights and experts, both (B T, K)
     logits: Tensor = field(default_factory=lambda: torch.empty(0))  # (B, T, V)
 
 
@@ -65,6 +80,40 @@ def _fused(model: Transformer) -> Iterator[None]:
         model.implementation = usual
 
 
+def _hear(stack: ExitStack, found: Trace, layer: int, mlp: nn.Module) -> None:
+    """Notes what a feed-forward layer's neurons do, until the stack is closed."""
+    if not isinstance(mlp, Experts):
+
+        def all_tokens(narrow: nn.Module, given: tuple[Tensor, ...]) -> None:
+            activations = given[0].flatten(0, -2).float().cpu()
+            found.neurons[layer].append(Neurons(torch.arange(len(activations)), activations, _matrix(narrow)))
+
+        stack.callback(mlp.get_submodule("down").register_forward_pre_hook(all_tokens).remove)
+        return
+
+    def route(mlp: nn.Module, given: tuple[Tensor, ...]) -> None:
+        assert isinstance(mlp, Experts)
+        weights, chosen, _ = mlp.route(given[0].flatten(0, -2))
+        found.routes[layer] = weights.float().cpu(), chosen.cpu()
+
+    stack.callback(mlp.register_forward_pre_hook(route).remove)
+    for number, expert in enumerate(mlp.experts):
+
+        def its_tokens(narrow: nn.Module, given: tuple[Tensor, ...], number: int = number) -> None:
+            weights, chosen = found.routes[layer]
+            tokens, place = (chosen == number).nonzero(as_tuple=True)  # in the order in which the expert reads them
+            if len(tokens):
+                activations = given[0].float().cpu() * weights[tokens, place, None]
+                found.neurons[layer].append(Neurons(tokens, activations, _matrix(narrow), number))
+
+        stack.callback(expert.get_submodule("down").register_forward_pre_hook(its_tokens).remove)
+
+
+def _matrix(linear: nn.Module) -> Tensor:
+    """Returns the weights of a linear layer."""
+    return linear.get_parameter("weight").detach().float().cpu()
+
+
 @torch.no_grad()
 def trace(model: Transformer, tokens: Tensor) -> Trace:
     """Returns what happened inside the model, as it is, while it read the tokens (B, T)."""
@@ -78,12 +127,8 @@ def trace(model: Transformer, tokens: Tensor) -> Trace:
             if layer == 0:
                 stack.callback(block.register_forward_pre_hook(lambda _, given: keep(given[0])).remove)
             stack.callback(block.register_forward_hook(lambda _, __, made: keep(made)).remove)
-            if (narrow := getattr(getattr(block, "mlp", None), "down", None)) is not None:
-
-                def hear(_: Any, given: tuple[Tensor, ...], layer: int = layer) -> None:
-                    found.neurons[layer] = given[0].float().cpu()
-
-                stack.callback(narrow.register_forward_pre_hook(hear).remove)
+            found.neurons.append([])
+            _hear(stack, found, layer, block.mlp)  # type: ignore[arg-type]
         stack.enter_context(_fused(model))
         with _Listener(found.attention):
             found.logits = model(tokens.to(next(model.parameters()).device)).float().cpu()

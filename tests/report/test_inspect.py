@@ -11,15 +11,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from groundup.base.runs import open_run, record, write_checkpoint
 from groundup.cli import main
 from groundup.model import plain
 from groundup.model.config import ModelConfig, WindowConfig
 from groundup.model.transformer import Transformer
+from groundup.model.weights import save_model
 from groundup.optim import adamw
 from groundup.report import inspect
 from groundup.report.inspect_trace import Trace, attention_weights, trace
 from groundup.tokenizer.chat import DEFAULT_SPECIALS
 from groundup.tokenizer.encode import Tokenizer
+from groundup.tokenizer.io import save
 
 SHAPE = {"vocab_size": 60, "context": 16, "d_model": 32, "n_layers": 2, "n_heads": 4}
 
@@ -64,7 +67,9 @@ def test_a_trace_is_what_the_model_did(family: str) -> None:
     hook.remove()
     torch.testing.assert_close(found.logits, model(tokens).detach(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(model.logits(model.norm(found.residual[-1])).detach(), found.logits)
-    torch.testing.assert_close(model.blocks[1].mlp.down(found.neurons[1]), written[0])  # type: ignore[union-attr,operator]
+    (neurons,) = found.neurons[1]
+    assert (len(neurons.tokens), neurons.expert) == (36, None)
+    torch.testing.assert_close(model.blocks[1].mlp.down(neurons.activations.view(3, 12, -1)), written[0])  # type: ignore[union-attr,operator]
     assert [len(found.attention), len(found.residual), len(found.neurons)] == [2, 3, 2]
     for weights in found.attention:
         assert weights.shape == (3, 4, 12, 12)
@@ -80,9 +85,20 @@ def test_a_trace_of_windows_and_experts() -> None:
     near = plain.causal_mask(12) & ~plain.causal_mask(12).tril(-4)
     assert ((windowed.attention[0] > 0) == near).all(), "the first layer sees four tokens"
     assert ((windowed.attention[1] > 0) == plain.causal_mask(12)).all()
-    experts = trace(Transformer(ModelConfig(family="qwen3_moe", **SHAPE), seed=0).eval(), tokens)  # type: ignore[arg-type]
-    assert len(experts.attention) == 2
-    assert not experts.neurons, "which expert a neuron belongs to isn't told; so none is shown"
+
+
+def test_a_trace_of_experts_adds_up_to_what_their_layer_wrote() -> None:
+    model = Transformer(ModelConfig(family="qwen3_moe", **SHAPE), seed=0).eval()  # type: ignore[arg-type]
+    tokens, written = torch.randint(60, (2, 12), generator=torch.Generator().manual_seed(1)), []
+    hook = model.blocks[1].mlp.register_forward_hook(lambda _, __, made: written.append(made))
+    found = trace(model, tokens)
+    hook.remove()
+    total = torch.zeros(24, 32)
+    for part in found.neurons[1]:
+        total.index_add_(0, part.tokens, part.activations @ part.matrix.T)
+    torch.testing.assert_close(total.view(2, 12, 32), written[0])
+    assert sorted({part.expert for part in found.neurons[1]}) == sorted(set(found.routes[1][1].flatten().tolist()))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()), "no hook stays behind"
 
 
 def test_induction_is_one_for_a_perfect_head_and_chance_for_one_that_looks_everywhere(
@@ -104,7 +120,7 @@ def test_induction_is_one_for_a_perfect_head_and_chance_for_one_that_looks_every
                 maps[:, 1, query, query - 19] = 1
         logits = torch.zeros(batch, time, tokenizer.vocab_size)
         logits[:, 21:-1].scatter_(-1, tokens[:, 22:, None], 100.0)  # in the second copy it knows
-        return Trace([maps], [], {}, logits)
+        return Trace([maps], logits=logits)
 
     monkeypatch.setattr(inspect, "trace", perfect)
     test = inspect.induction(model, tokenizer)
@@ -185,6 +201,22 @@ def test_the_page_of_neurons(project: Path, tmp_path: Path) -> None:
     assert len(peaks) == 5
     assert peaks == sorted(peaks, reverse=True)
     assert all(len(neuron["written"]) == len(facts_of(page)["tokens"]) for neuron in layer["neurons"])
+
+
+def test_the_neurons_of_experts(tmp_path: Path) -> None:
+    tokenizer, page = Tokenizer([], DEFAULT_SPECIALS, "bytes"), tmp_path / "page.html"
+    model = Transformer(ModelConfig("qwen3_moe", vocab_size=tokenizer.vocab_size, context=16, d_model=32, n_layers=1))
+    project, run = tmp_path / "moe", open_run(tmp_path / "moe", "pretrain")
+    with record(run, "", {}), write_checkpoint(run.path, 1) as folder:
+        save_model(model, folder)
+        save(tokenizer, folder / "tokenizer.json")
+    assert main(["inspect", "neurons", str(project), "abc abd", "--count", "9", "--out", str(page)]) == 0
+    (layer,) = facts_of(page)["layers"]
+    assert len(layer["neurons"]) == 9
+    assert [len(sent) for sent in layer["routes"]] == [2] * 8, "each token goes to two experts"
+    for neuron in layer["neurons"]:
+        asked = [any(expert == neuron["expert"] for expert, _ in sent) for sent in layer["routes"]]
+        assert asked == [w is not None for w in neuron["written"]]
 
 
 @pytest.mark.parametrize(
