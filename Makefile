@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 JOBS ?= 2
 
-.PHONY: demo test test-all soak check format docs book wheel clean
+.PHONY: demo test test-all parity llama-cpp soak check format docs book wheel clean
 
 demo: .venv/core.done
 	$(BIN)/groundup demo $(ARGS)
@@ -17,6 +17,10 @@ test: .venv/dev.done
 
 test-all: .venv/dev.done
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m "not soak" $(ARGS)
+
+parity: .venv/dev.done
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --differences -q tests/model/test_parity.py tests/equal/test_model.py \
+		tests/equal/test_model_numpy.py tests/equal/test_model_jax.py tests/export/test_import.py tests/export/test_nanogpt.py tests/export/test_llama_cpp.py $(ARGS)
 
 soak: .venv/dev.done
 	$(BIN)/python -m pytest -m soak $(ARGS)
@@ -57,5 +61,13 @@ wheel: .venv/dev.done
 	$(PIP) -e '.[dev]'
 	@touch $@
 
+llama-cpp: .venv-llama-cpp/done
+
+.venv-llama-cpp/done: benchmarks/peers/llama-cpp.txt
+	@echo "building llama.cpp from source, for the tests of GGUF files (about 10 minutes on two cores)"
+	$(PYTHON) -m venv .venv-llama-cpp
+	.venv-llama-cpp/bin/pip --disable-pip-version-check install --quiet -r $<
+	@touch $@
+
 clean:
-	rm -rf .venv build dist book/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-llama-cpp build dist book/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

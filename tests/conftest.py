@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,36 @@ def make_project() -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def differ(request: pytest.FixtureRequest) -> Callable[[str, str, float, float], None]:
+    """Asserts that what was found between two computations is at most so large, and notes it for the table of `--differences`."""
+
+    def check(what: str, of: str, found: float, most: float) -> None:
+        request.node.user_properties.append(("difference", (what, of, found, most)))
+        assert found <= most, f"{what}: {of} differ by {found:.1e}, more than {most:.1e}"
+
+    return check
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--differences`: `make parity` prints the table."""
+    parser.addoption("--differences", action="store_true", help="print the largest differences that were found")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Prints, if asked, the largest differences of each comparison, and what is allowed."""
+    if not config.getoption("--differences"):
+        return
+    table: dict[tuple[str, str, float], float] = {}
+    for report in (r for name in ("passed", "failed") for r in terminalreporter.stats.get(name, [])):
+        for what, of, found, most in (value for name, value in report.user_properties if name == "difference"):
+            table[what, of, most] = max(found, table.get((what, of, most), 0.0))
+    terminalreporter.section("largest differences")
+    terminalreporter.write_line(f"{'':66}{'found':>10}{'allowed':>10}")
+    for (what, of, most), found in sorted(table.items()):
+        terminalreporter.write_line(f"{f'{what}: {of}':66}{found:>10.1e}{most:>10.0e}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""Attention behind one function: plain matmuls, or the fused kernel that PyTorch ships, chosen by what was measured."""
+"""Attention behind one function: plain matmuls, or the fused kernels that PyTorch ships, chosen by what was measured."""
 
 import functools
 import math
@@ -10,19 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.base.errors import ConfigError
+from groundup.model.dropout import dropout as drop
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 __all__ = [
-    "Implementation", "Sight", "additive", "attention", "block_mask", "causal_mask", "choose", "document_mask", "near_mask", "reach",
+    "Implementation", "Sight", "additive", "attend", "attention", "block_mask", "causal_mask", "choose", "document_mask",
+    "near_mask", "reach", "see",
 ]  # fmt: skip
 
 Implementation = Literal["auto", "manual", "sdpa", "flex"]
 
 
 class Sight(NamedTuple):
-    """What a layer's queries may look at, and how that is computed; made once for all layers that see alike."""
+    """What queries may look at, and how that is computed: made by `see`, once for all layers that see alike."""
 
     mask: "Tensor | BlockMask | None"  # numbers to add to the scores, or blocks for flex
     causal: bool  # whether the kernel has yet to hide the future
@@ -90,17 +92,80 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
+def see(
+    batch: int,
+    queries: int,
+    keys: int,
+    width: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    mask: Tensor | None = None,
+    causal: bool = True,
+    window: int = 0,
+    implementation: Implementation = "auto",
+) -> Sight:
+    """Returns what queries at the end of the keys may look at; arguments as in `attention`.
+
+    Raises: ConfigError for an implementation that doesn't exist or can't run here.
+    """
+    assert causal or not window, "a window is counted back from the query"
+    seen = reach(queries, keys, window)
+    mask, window = mask if mask is None else mask[..., -seen:], window if window < seen else 0
+    if implementation == "auto":
+        implementation = choose(device, dtype, batch, queries, seen, width)
+    causal = causal and queries > 1  # a single query is the newest: there is no future to hide
+    if implementation == "flex":
+        if device.type != "cuda":
+            raise ConfigError(f"attention: flex needs a CUDA device, not {device.type}; take auto, manual or sdpa")
+        masked = mask is not None or causal
+        blocks = block_mask(mask, queries, seen, device, causal, window) if masked else None
+        return Sight(blocks, False, implementation, seen)
+    if implementation not in ("manual", "sdpa"):
+        raise ConfigError(f"attention: {implementation!r} is not one of auto, manual, sdpa, flex")
+    if causal and (mask is not None or window or implementation == "manual" or queries != seen):
+        past, causal = causal_mask(queries, seen, device, window), False
+        if mask is None:
+            mask = past
+        else:
+            mask = mask & past if mask.dtype == torch.bool else mask + additive(past, mask.dtype)
+    if mask is not None and mask.dtype == torch.bool:
+        mask = additive(mask, dtype)
+    return Sight(mask, causal, implementation, seen)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, sight: Sight, dropout: float = 0.0) -> Tensor:
+    """Returns attention (B, H, T, D) of q (B, H, T, D) over k and v (B, Hkv, S, D), within what `see` found.
+
+    Raises: ConfigError for dropout where the kernel knows none.
+    """
+    if sight.keys < k.shape[2]:
+        k, v = k[:, :, -sight.keys :], v[:, :, -sight.keys :]
+    k, v = k.to(q.dtype), v.to(q.dtype)  # a cache may keep another dtype
+    grouped = q.shape[1] != k.shape[1]
+    if sight.implementation == "flex":
+        if dropout:
+            raise ConfigError("attention: flex knows no dropout; set model.dropout to 0 or take sdpa")
+        return _compiled_flex()(q, k, v, block_mask=sight.mask, enable_gqa=grouped)
+    assert sight.mask is None or isinstance(sight.mask, Tensor), "masks of blocks are for flex"
+    mask = sight.mask
+    if dropout and q.device.type == "cpu":  # sdpa has no kernel for it there, and would draw with torch's slow generator
+        mask = additive(causal_mask(q.shape[2], k.shape[2]), q.dtype) if sight.causal else mask
+    elif sight.implementation == "sdpa":
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, sight.causal, enable_gqa=grouped)
+    return _manual(q, k, v, mask, dropout)
+
+
 def attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    mask: "Tensor | BlockMask | None" = None,
+    mask: Tensor | None = None,
     causal: bool = True,
     implementation: Implementation = "auto",
     dropout: float = 0.0,
     window: int = 0,
 ) -> Tensor:
-    """Returns softmax(q k^T / sqrt(D) + mask) v, (B, H, T, D).
+    """Returns softmax(q k^T / sqrt(D) + mask) v, (B, H, T, D): `see` and `attend` in one.
 
     Shapes: q (B, H, T, D); k, v (B, Hkv, S, D), where each group of H / Hkv query heads shares one; mask broadcasts to
     (B, H, T, S): bool, True where attended, or numbers to add (see `additive`). With `causal` the last query stands at the last
@@ -109,32 +174,9 @@ def attention(
     Source: Vaswani et al. 2017, eq. 1; Ainslie et al. 2023 for the groups; Beltagy et al. 2020 for the window.
     Equal to: groundup.model.plain.scaled_dot_product_attention
     """
-    assert causal or not window, "a window is counted back from the query"
-    queries, keys = q.shape[2], reach(q.shape[2], k.shape[2], window)
-    if keys < k.shape[2]:
-        k, v = k[:, :, -keys:], v[:, :, -keys:]
-        mask = mask[..., -keys:] if isinstance(mask, Tensor) else mask
-    window = window if window < keys else 0
-    if implementation == "auto":
-        implementation = choose(q.device, q.dtype, q.shape[0], queries, keys, q.shape[3])
-    if implementation == "flex":
-        return _flex(q, k, v, mask, causal, dropout, window)
-    assert mask is None or isinstance(mask, Tensor), "masks of blocks are for flex"
-    if causal and queries > 1 and (mask is not None or window or implementation == "manual" or queries != keys):
-        allowed = causal_mask(queries, keys, q.device, window)
-        if mask is None:
-            mask = allowed
-        else:
-            mask = mask & allowed if mask.dtype == torch.bool else mask + additive(allowed, mask.dtype)
-    causal = causal and queries > 1 and mask is None
-    if mask is not None and mask.dtype == torch.bool:
-        mask = additive(mask, q.dtype)
-    if implementation == "sdpa":
-        grouped = q.shape[1] != k.shape[1]
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal, enable_gqa=grouped)
-    if implementation != "manual":
-        raise ConfigError(f"attention: {implementation!r} is not one of auto, manual, sdpa, flex")
-    return _manual(q, k, v, mask, dropout)
+    (batch, _, queries, width), keys = q.shape, k.shape[2]
+    sight = see(batch, queries, keys, width, q.dtype, q.device, mask, causal, window, implementation)
+    return attend(q, k, v, sight, dropout)
 
 
 def _manual(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
@@ -148,7 +190,7 @@ def _manual(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float
         scores = (scores.view(batch, heads, queries, -1) + mask.to(scores.dtype)).view_as(scores)
     weights = scores.softmax(dim=-1).to(v.dtype)
     if dropout:
-        weights = F.dropout(weights, dropout)
+        weights = drop(weights, dropout)
     out = weights @ v
     return out.view(batch, heads, queries, width) if grouped else out
 
@@ -182,18 +224,3 @@ def _compiled_flex() -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention, dynamic=False)
-
-
-def _flex(
-    q: Tensor, k: Tensor, v: Tensor, mask: "Tensor | BlockMask | None", causal: bool, dropout: float, window: int
-) -> Tensor:
-    """Returns the same by PyTorch's flexible kernel, which skips blocks of scores that are masked. For CUDA only."""
-    if q.device.type != "cuda":
-        raise ConfigError(f"attention: flex needs a CUDA device, not {q.device.type}; take auto, manual or sdpa")
-    if dropout:
-        raise ConfigError("attention: flex knows no dropout; set model.dropout to 0 or take sdpa")
-    if mask is None or isinstance(mask, Tensor):
-        if mask is not None and mask.dtype != torch.bool:
-            raise ConfigError("attention: flex takes masks of true and false only")
-        mask = block_mask(mask, q.shape[2], k.shape[2], q.device, causal, window)
-    return _compiled_flex()(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.model.attention import Sight, attention
+from groundup.model.attention import Sight, attend
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
+from groundup.model.dropout import dropout
 from groundup.model.rope import rotate
 
 __all__ = ["Attention", "Block", "Experts", "FeedForward", "Linear", "RMSNorm", "make_norm"]
@@ -98,9 +99,7 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-            k, v = k[:, :, -sight.keys :].to(q.dtype), v[:, :, -sight.keys :].to(q.dtype)
-        dropout = config.dropout if self.training else 0.0
-        y = attention(q, k, v, sight.mask, sight.causal, sight.implementation, dropout)
+        y = attend(q, k, v, sight, config.dropout if self.training else 0.0)
         return self.out(y.transpose(1, 2).reshape(batch, time, heads * config.head_size))
 
 
@@ -200,7 +199,7 @@ class Block(nn.Module):
 
     def drop(self, x: Tensor) -> Tensor:
         """Returns x, in training with a share of it zeroed."""
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        return dropout(x, self.dropout) if self.dropout and self.training else x
 
     def forward(
         self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, sight: Sight, cache: KVCache | None = None

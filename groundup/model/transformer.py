@@ -7,19 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.base.errors import ConfigError, GroundupError
-from groundup.model.attention import (
-    Implementation,
-    Sight,
-    additive,
-    block_mask,
-    causal_mask,
-    choose,
-    document_mask,
-    near_mask,
-    reach,
-)  # fmt: skip
+from groundup.model.attention import Implementation, Sight, document_mask, near_mask, see
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
+from groundup.model.dropout import dropout
 from groundup.model.layers import Block, Experts, Linear, make_norm
 from groundup.model.rope import rotary_tables, sinusoids
 
@@ -122,8 +113,8 @@ class Transformer(nn.Module):
                 rotary = (self.cos[where].unsqueeze(-2), self.sin[where].unsqueeze(-2))  # (T or B, T, 1, D)
         except IndexError as error:
             raise self._explain(tokens, positions) from error
-        if config.dropout:
-            x = F.dropout(x, config.dropout, self.training)
+        if config.dropout and self.training:
+            x = dropout(x, config.dropout)
         if torch.is_autocast_enabled(device.type):  # the residual stream too: it halves the memory that norms move
             x = x.to(torch.get_autocast_dtype(device.type))
         return x, rotary and (rotary[0].to(x.dtype), rotary[1].to(x.dtype))
@@ -146,28 +137,17 @@ class Transformer(nn.Module):
         A window is counted in positions where they are given, for tokens of one row may stand beside one another (several
         answers to one prompt); in a cache the newest keys are the nearest.
         """
-        time, device = x.shape[1], x.device
+        time = x.shape[1]
         keys = time + (cache.length if cache is not None else 0)
         if cache is None and positions is not None:
             if mask is None:
                 mask, window = document_mask(positions, window), 0
             elif window:
                 mask, window = mask & near_mask(positions, window), 0
-        if (seen := reach(time, keys, window)) < keys:
-            keys, mask = seen, mask if mask is None else mask[..., -seen:]
-        window = window if window < keys else 0
-        implementation = self.implementation
-        if implementation == "auto" or (implementation == "flex" and cache is not None):
-            implementation = choose(device, x.dtype, x.shape[0], time, keys, self.config.head_size)
-        if implementation == "flex":
-            blocks = block_mask(mask, time, keys, device, window=window) if time > 1 or mask is not None else None
-            return Sight(blocks, False, implementation, keys)
-        if time > 1 and (mask is not None or window or implementation == "manual" or keys != time):
-            allowed = causal_mask(time, keys, device, window)
-            mask = allowed if mask is None else mask & allowed
-        if mask is None:
-            return Sight(None, time > 1, implementation, keys)
-        return Sight(additive(mask, x.dtype), False, implementation, keys)
+        implementation, width = self.implementation, self.config.head_size
+        if implementation == "flex" and cache is not None:  # it is compiled for each length, and a cache has every one
+            implementation = "auto"
+        return see(x.shape[0], time, keys, width, x.dtype, x.device, mask, True, window, implementation)
 
     def balance(self) -> Tensor | None:
         """Returns the load-balancing loss of the last forward pass, to be added to the mean loss; None without experts.

@@ -48,8 +48,7 @@ for (const head of heads) {
 const test = facts.induction;
 const about = test ? `Induction is measured on ${test.tokens} random tokens that are then repeated: the share of attention that goes to the token that came next the first time (a head that looks everywhere alike has ${test.chance.toFixed(3)}). On them the model's loss is ${test.first.toFixed(2)} nats a token in the first copy and ${test.second.toFixed(2)} in the second${test.second < 0.8 * test.first ? ": it copies." : "."}`
   : "The context is too short to measure induction.";
-const aside = make("aside", {}, make("h2", {}, "Heads"), grid,
-  make("h3", {}, "What each head does"), make("div", {class: "scroll", style: "max-height: 24rem"}, make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, "head"), ...header.map((b) => make("th", {}, b)))), body)),
+const habits = make("aside", {}, make("h2", {}, "What each head does"), make("div", {class: "scroll", style: "max-height: 34rem"}, make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, "head"), ...header.map((b) => make("th", {}, b)))), body)),
   make("p", {class: "soft"}, make("small", {}, about)), make("p", {class: "soft"}, make("small", {}, "Previous, first, itself: the mean share that goes to the token before, to the first token and to the token itself, in this text.")));
 
 // The chosen head on the right.
@@ -61,12 +60,12 @@ const [text, spans] = strip((i, clicked) => {
 }, "the text; choose a token");
 const ways = [["what it looks at", true], ["what looks at it", false]].map(([label, value]) => make("button", {onclick: () => { backwards = value; paint(); }}, label));
 view.append(make("p", {}, "Every token gathers what it needs from tokens before it. Point at a token to see where the chosen head looks from there; click to hold it."),
-  make("div", {class: "panes"}, aside, make("section", {}, title, make("div", {class: "row"}, ...ways), text, readout, map, spot)));
+  make("div", {class: "panes"}, make("aside", {}, make("h2", {}, "Heads"), grid), make("section", {}, title, make("div", {class: "row"}, ...ways), text, readout, map, spot), habits));
 
-/** Shades the text by the chosen token's weights and lists the largest. */
+/** Shades the text by the chosen token's weights, as the map does by their roots, and lists the largest. */
 function paint() {
   const weights = spans.map((_, i) => backwards ? weight(chosen, place, i) : weight(chosen, i, place));
-  spans.forEach((span, i) => { shade(span, weights[i]); span.classList.toggle("at", i === place); });
+  spans.forEach((span, i) => { shade(span, Math.sqrt(weights[i])); span.classList.toggle("at", i === place); });
   ways.forEach((button, i) => button.setAttribute("aria-pressed", backwards === (i === 0)));
   const top = weights.map((w, i) => [w, i]).sort((a, b) => b[0] - a[0]).slice(0, 5).filter(([w]) => w > 0.01);
   readout.replaceChildren(token(facts.tokens[place].text, {class: "chip"}), backwards ? "looks at" : "is looked at by",

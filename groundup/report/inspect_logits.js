@@ -15,27 +15,40 @@ spans.forEach((span, i) => {
 const measured = facts.tokens.map((_, i) => bits(i)).filter((b) => b !== null);
 const mean = measured.length ? `${(measured.reduce((a, b) => a + b, 0) / measured.length).toFixed(2)} bits a token on average.` : "";
 
-// The lens: a column for each place, a row for each layer, the last on top.
-const cells = lens.map(() => []), top = make("tr", {}, make("th", {}, "it has read")), bottom = make("tr", {}, make("th", {}, "truly next"));
-facts.tokens.forEach((t, i) => {
-  top.append(make("th", {}, token(t.text)));
-  bottom.append(make("th", {}, i + 1 < T ? token(facts.tokens[i + 1].text) : ""));
-});
-const rows = lens.map((row, l) => {
-  const line = make("tr", {}, make("th", {}, l === 0 ? "embedding" : l === last ? `layer ${l - 1} (output)` : `layer ${l - 1}`));
-  for (let i = 0; i < T; i++) {
-    const cell = make("td", {onclick: () => { pinned = true; choose(l, i, false); }, onmouseenter: () => { if (!pinned) choose(l, i, false); },
-      title: `${word(row.ids[i][0])}: ${percent(row.p[i][0])}`}, token(word(row.ids[i][0])));
-    cell.style.setProperty("--a", row.p[i][0]);
-    if (i + 1 < T && row.ids[i][0] === facts.tokens[i + 1].id) cell.classList.add("hit");
-    cells[l].push(cell);
-    line.append(cell);
+// The lens: a column for each place, a row for each layer, the last on top; broken into lines like the text itself.
+const heads = facts.tokens.map((t) => make("th", {}, token(t.text)));
+const truth = facts.tokens.map((_, i) => make("th", {}, i + 1 < T ? token(facts.tokens[i + 1].text) : ""));
+const cells = lens.map((row, l) => facts.tokens.map((_, i) => {
+  const first = row.ids[i][0], hit = i + 1 < T && first === facts.tokens[i + 1].id;
+  const cell = make("td", {class: hit ? "hit" : null, title: `${word(first)}: ${percent(row.p[i][0])}`,
+    onclick: () => { pinned = true; choose(l, i, false); }, onmouseenter: () => { if (!pinned) choose(l, i, false); }}, token(word(first)));
+  cell.style.setProperty("--a", row.p[i][0]);
+  return cell;
+}));
+const rows = [["it has read", heads], ...cells.map((row, l) => [l === 0 ? "embedding" : l === last ? `layer ${l - 1} (output)` : `layer ${l - 1}`, row]).reverse(), ["truly next", truth]];
+const table = make("div", {class: "lens"});
+/** Returns a table of the places from `start` up to `end`. */
+const line = (start, end) => make("table", {}, make("tbody", {}, ...rows.map(([name, row]) => make("tr", {}, make("th", {}, name), ...row.slice(start, end)))));
+let widths = [], broken = 0;
+/** Breaks the lens into lines as wide as there is room for. */
+function wrap() {
+  if (!widths.length) { // of the columns, as a single line would have them
+    table.replaceChildren(line(0, T));
+    widths = [...table.querySelector("tr").children].map((cell) => cell.getBoundingClientRect().width);
   }
-  return line;
-});
-const table = make("div", {class: "scroll lens", tabindex: 0}, make("table", {}, make("thead", {}, top), make("tbody", {}, ...rows.reverse(), bottom)));
+  const room = table.clientWidth;
+  if (room === broken) return;
+  broken = room;
+  const tables = [];
+  for (let start = 0, end = 0; start < T; start = end) {
+    for (let used = widths[0]; end < T && (end === start || used + widths[end + 1] <= room); end++) used += widths[end + 1];
+    tables.push(line(start, end));
+  }
+  table.replaceChildren(...tables);
+}
+window.addEventListener("resize", wrap);
 
-const detail = make("aside");
+const detail = make("aside", {class: "detail"});
 /** Lists tokens with a bar each. */
 function bars(pairs, most, form) {
   return make("table", {}, make("tbody", {}, ...pairs.map(([id, value, hit]) => make("tr", {}, make("td", {}, token(word(id), {class: "chip"}), hit ? make("small", {}, " truly next") : null),
@@ -61,5 +74,5 @@ view.append(
   text,
   make("div", {class: "panes wide"}, make("section", {}, make("h2", {}, "Logit lens"),
     make("p", {class: "soft"}, "What the output layer would say if the model ended after each layer. Colour is its probability, a line marks what truly came next. Click holds a place."), table), detail));
+wrap();
 choose(last, place, false);
-table.scrollTop = 0;

@@ -58,7 +58,7 @@ def test_attention(visit: Callable[[str], Any]) -> None:
     assert "at" in tokens.nth(3).get_attribute("class")
     assert "looks at" in page.locator("section .row").nth(1).inner_text()
     shares = [float(tokens.nth(i).evaluate("e => getComputedStyle(e).getPropertyValue('--a')")) for i in range(16)]
-    assert sum(shares[:4]) == pytest.approx(1, abs=0.02)
+    assert sum(share**2 for share in shares[:4]) == pytest.approx(1, abs=0.02)
     assert not any(shares[4:]), "the future is dark"
     box = page.locator("canvas.map").bounding_box()
     page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.9 * box["height"])
@@ -67,7 +67,14 @@ def test_attention(visit: Callable[[str], Any]) -> None:
 
 def test_logits(visit: Callable[[str], Any]) -> None:
     page = visit("logits")
-    assert page.locator(".lens tbody tr").count() == 3  # the output, the embedding, what truly came next
+    lens = page.locator(".lens table")
+    assert lens.first.locator("tr").count() == 4  # what was read, the output, the embedding, what truly came next
+    wide = lens.count()
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert lens.count() > wide, "its lines break as the text's do"
+    assert page.locator(".lens td").count() == 2 * 16
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.set_viewport_size({"width": 1200, "height": 900})
     page.locator(".lens td").nth(2).click()
     assert page.locator("aside tr").count() == 18
     assert "11%" in page.locator("aside").inner_text()

@@ -1,5 +1,7 @@
 """The lessons of model/plain.py against the fast model and against PyTorch's own: same weights, same logits, same gradients."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,9 +17,14 @@ from groundup.model.transformer import Transformer
 TOLERANCE = 1e-5  # of the largest number compared; in float64 what is left comes from the float32 tables of positions
 
 
-def same(ours: Tensor, theirs: Tensor, tolerance: float = TOLERANCE) -> None:
+def apart(ours: Tensor, theirs: Tensor) -> float:
+    """Returns the largest difference, as a share of the largest number."""
     assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
+    return float(((ours - theirs).abs().max() / theirs.abs().max()).detach())
+
+
+def same(ours: Tensor, theirs: Tensor, tolerance: float = TOLERANCE) -> None:
+    assert apart(ours, theirs) <= tolerance
 
 
 def stir(module: nn.Module) -> None:
@@ -76,7 +83,9 @@ MODELS = {
 
 @pytest.mark.parametrize("implementation", ["manual", "sdpa"])
 @pytest.mark.parametrize("family", MODELS)
-def test_language_models_have_equal_logits_and_gradients(family: str, implementation: str) -> None:
+def test_language_models_have_equal_logits_and_gradients(
+    family: str, implementation: str, differ: Callable[[str, str, float, float], None]
+) -> None:
     torch.manual_seed(1)
     make, config = MODELS[family]
     slow = make().double().eval()
@@ -88,14 +97,13 @@ def test_language_models_have_equal_logits_and_gradients(family: str, implementa
     for model in (slow, fast):
         logits[model] = model(tokens)
         F.cross_entropy(logits[model].flatten(0, 1), targets.flatten()).backward()
-    same(logits[fast], logits[slow])
-    for (
-        parameter
-    ) in slow.parameters():  # now the weights become their gradients, so that the same names carry them over
+    pair = f"{family} ({implementation}), plain.py"
+    differ(pair, "logits in float64", apart(logits[fast], logits[slow]), TOLERANCE)
+    for parameter in slow.parameters():  # the weights become their gradients, so that the same names carry them over
         parameter.data = parameter.grad
     gradients = fast_state(slow)
-    for name, parameter in fast.named_parameters():
-        same(parameter.grad, gradients[name])
+    found = max(apart(parameter.grad, gradients[name]) for name, parameter in fast.named_parameters())
+    differ(pair, "gradients in float64", found, TOLERANCE)
 
 
 @pytest.mark.parametrize("groups", [1, 2])

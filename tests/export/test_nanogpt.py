@@ -29,7 +29,7 @@ def imported(project: Path) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_model_of_tokens(bias: bool, nanogpt: Make, tmp_path: Path) -> None:
+def test_a_model_of_tokens(bias: bool, nanogpt: Make, differ: Make, tmp_path: Path) -> None:
     words = train([TEXT * 9], 280, specials=(EOT,))
     save(words, tmp_path / "words.json")
     theirs = nanogpt(tmp_path / "out" / "ckpt.pt", 320, bias, compiled=True)  # nanoGPT pads its vocabulary
@@ -40,13 +40,13 @@ def test_a_model_of_tokens(bias: bool, nanogpt: Make, tmp_path: Path) -> None:
         ours, others = model(tokens), theirs(tokens)
     assert others.std() > 0.3
     known = [*range(280), *range(tokenizer.vocab_size, 320)]  # all but the rows that became the words of our chat form
-    assert (ours[..., known] - others[..., known]).abs().max() <= 1e-4
+    differ("nanoGPT, imported", "logits", float((ours - others)[..., known].abs().max()), 1e-4)
     assert model.config.params() == sum(p.numel() for p in model.parameters())
     assert tokenizer.encode("hear me") == words.encode("hear me")
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_model_of_characters(bias: bool, nanogpt: Make, tmp_path: Path) -> None:
+def test_a_model_of_characters(bias: bool, nanogpt: Make, differ: Make, tmp_path: Path) -> None:
     text = TEXT + "naïve, 日本\n"
     (tmp_path / "input.txt").write_text(text, encoding="utf-8")
     found = sorted(set(text))
@@ -61,7 +61,7 @@ def test_a_model_of_characters(bias: bool, nanogpt: Make, tmp_path: Path) -> Non
         ours, others = model(torch.tensor([ids])), theirs(torch.tensor([their_ids]))
     rows = [tokenizer.encode(character)[0] for character in found]
     assert others.std() > 0.3
-    assert (ours[..., rows] - others).abs().max() <= 1e-4
+    differ("nanoGPT of characters, imported", "logits", float((ours[..., rows] - others).abs().max()), 1e-4)
     rest = sorted(set(range(tokenizer.vocab_size - 4)) - set(rows))  # what its text never held, our chat's words apart
     assert (ours[..., rest] + 20).abs().max() <= 1e-3
 

@@ -53,6 +53,8 @@ def test_the_commands_run_as_they_stand(folder: Path, capsys: pytest.CaptureFixt
         program, *words = shlex.split(command)
         assert program == "groundup"
         assert groundup(words) == 0, (command, capsys.readouterr())
+        if words[:3] == ["data", "build", "theirs"]:
+            assert re.search(r"next: .*groundup shards theirs\n", capsys.readouterr().out), "its tokenizer came with it"
     kept = open_run(folder / "theirs", "pretrain", "kept")
     assert kept.results["forgotten"] < 1
     assert (folder / "theirs/12-export/main-q8_0/theirs-q8_0.gguf").exists()

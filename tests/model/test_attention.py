@@ -10,7 +10,9 @@ from groundup.base.errors import ConfigError
 from groundup.model import plain
 from groundup.model.attention import (
     Implementation,
+    Sight,
     additive,
+    attend,
     attention,
     block_mask,
     causal_mask,
@@ -150,6 +152,8 @@ def test_the_blocks_of_flex_give_the_lessons_values(new: int, window: int, mask:
 
 def test_flex_needs_a_gpu_and_no_dropout() -> None:
     q = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(ConfigError, match="flex knows no dropout"):
+        attend(q, q, q, Sight(None, False, "flex", 2), dropout=0.1)
     with pytest.raises(ConfigError, match="flex needs a CUDA device, not cpu; take auto, manual or sdpa"):
         attention(q, q, q, implementation="flex")
     with pytest.raises(ConfigError, match="'flash' is not one of auto, manual, sdpa, flex"):

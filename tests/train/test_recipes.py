@@ -8,6 +8,7 @@ import pytest
 import groundup.recipes
 from groundup.base.config import from_dict, load_toml
 from groundup.cli import main
+from groundup.model.config import ModelConfig
 from groundup.train.config import PretrainConfig
 
 FOLDER = Path(groundup.recipes.__path__[0])
@@ -24,6 +25,8 @@ def test_recipes_are_configs_of_the_size_they_say(name: str, params: float) -> N
 def test_shakespeare_is_the_shape_that_is_compared() -> None:
     model = from_dict(PretrainConfig, load_toml(FOLDER / "shakespeare.toml")).model
     assert (model.n_layers, model.n_heads, model.d_model, model.context, model.family) == (6, 6, 384, 256, "qwen3")
+    demo = load_toml(FOLDER / "demo_shakespeare.toml")["pretrain"]["model"]
+    assert ModelConfig.from_dict(demo) == model == ModelConfig.from_dict({"preset": "shakespeare"})
 
 
 def test_a_recipe_is_known_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
