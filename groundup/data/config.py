@@ -13,7 +13,7 @@ from groundup.data.skills import DEMO_SKILLS, SKILLS
 
 __all__ = ["BuildConfig", "C4Config", "CleanConfig",
            "DecontaminateConfig", "DedupConfig", "GetConfig", "GopherConfig", "LanguageConfig", "ReadConfig",
-           "RepetitionConfig", "ScoresConfig", "StatsConfig", "WebConfig", "WhyConfig", "WorldConfig"]  # fmt: skip
+           "RepetitionConfig", "ScoresConfig", "WebConfig", "WorldConfig"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -280,43 +280,6 @@ class BuildConfig:
             f"hold out {self.heldout:.0%} of the documents, {'by hash' if self.split == 'hash' else 'the end of each text'}"
         )
         return [*lines, f"write {out}/documents.parquet, heldout.parquet, dropped.parquet, stats.json"]
-
-
-@dataclass(frozen=True)
-class StatsConfig:
-    """The funnel of a finished `data build`."""
-
-    project: Positional[Path] = Path("my-llm")  # the project folder
-    name: str = "main"  # the run's name
-
-    def validate(self) -> None:
-        """Raises: GroundupError for a run's name that can't be one."""
-        open_run(self.project, "data", self.name)
-
-    def describe(self) -> list[str]:
-        """Returns what the command reads."""
-        return [f"read {open_run(self.project, 'data', self.name).path}/stats.json"]
-
-
-@dataclass(frozen=True)
-class WhyConfig:
-    """What happened to one document."""
-
-    project: Positional[Path] = Path("my-llm")  # the project folder
-    document: Positional[str] = ""  # the document's id, or its address
-    name: str = "main"  # the run's name
-
-    def validate(self) -> None:
-        """Raises: ConfigError when no document is named."""
-        open_run(self.project, "data", self.name)
-        if not self.document:
-            raise ConfigError(
-                "document: name one by its id or address, as in `groundup data why my-llm pages.warc.gz:17`"
-            )
-
-    def describe(self) -> list[str]:
-        """Returns what the command reads."""
-        return [f"look for {self.document} in {open_run(self.project, 'data', self.name).path}/*.parquet"]
 
 
 @dataclass(frozen=True)

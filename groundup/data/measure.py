@@ -13,16 +13,18 @@ from groundup.data.characters import DIGIT, SPACE, STOP, WORD, classes
 from groundup.data.config import BuildConfig
 from groundup.data.scan import (
     BASE,
+    ONE,
     buffer,
     decode,
     encode,
     find,
     line,
     mix,
-    prefixes,
+    newlines,
     renew,
     runs,
     segments,
+    stretch,
     stripped,
     tokens,
 )
@@ -39,6 +41,7 @@ FEATURES = (
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 LOREM, SCRIPT, EDIT, NEEDED = "lorem ipsum", "javascript", "edit]", "citation needed]"
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+STOP_BITS = 8
 BRACKET = 30
 CITATIONS, SCRIPTS, POLICIES, UNENDED, LINE_SENTENCES = 1, 2, 4, 8, 16  # what C4 does to lines
 
@@ -66,7 +69,7 @@ def measure(texts: Sequence[str], config: BuildConfig) -> Measured:
         offsets,
         classes(),
         numbers,
-        np.array([_word_hash(w) for w in STOP_WORDS], np.uint64),
+        _stop_words(),
         _phrases((LOREM, SCRIPT, EDIT, NEEDED, *POLICY)),
         values,
         rest,
@@ -90,12 +93,18 @@ def _phrases(phrases: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return np.frombuffer("".join(phrases).encode(), np.uint8), np.cumsum([0, *map(len, phrases)]), starts
 
 
-def _word_hash(word: str) -> int:
-    """Returns the polynomial hash that `_prefixes` gives a word."""
-    value = 0
-    for letter in word:
-        value = (value * int(BASE) + ord(letter) + 1) % (1 << 64)
-    return value
+def _stop_words() -> tuple[np.ndarray, np.ndarray]:
+    """Returns a table of the stop words' hashes, each in the place of its highest bits, and which word stands in each place."""
+    table, numbers = np.zeros(1 << STOP_BITS, np.uint64), np.zeros(1 << STOP_BITS, np.int64)
+    for number, word in enumerate(STOP_WORDS):
+        value = 0
+        for letter in word:
+            value = (value * int(BASE) + ord(letter) + 1) % (1 << 64)
+        with np.errstate(over="ignore"):
+            key = int(mix.py_func(np.uint64(value ^ len(word))))
+        assert not table[key >> 64 - STOP_BITS], "two stop words in one place: more bits are needed"
+        table[key >> 64 - STOP_BITS], numbers[key >> 64 - STOP_BITS] = key, number
+    return table, numbers
 
 
 @njit(cache=True, nogil=True)
@@ -219,10 +228,11 @@ def _page(chars, n, kinds, numbers, phrases, kept, out):  # type: ignore[no-unty
 
 
 @njit(cache=True, nogil=True)
-def _page_lines(chars, start, stop, kinds, short, prefix, powers, table, out):  # type: ignore[no-untyped-def]
+def _page_lines(chars, start, stop, kinds, short, keys, out):  # type: ignore[no-untyped-def]
     """Sets out[24:29]: what FineWeb's rules look at, in the text that C4 left."""
-    renew(table, stop - start)
-    lines = ended = brief = again = newlines = 0
+    lines = ended = brief = again = 0
+    breaks = newlines(chars, start, stop)
+    mask = renew(keys, breaks + 1)
     i = start
     while i <= stop and stop > start:
         j = i
@@ -235,61 +245,53 @@ def _page_lines(chars, start, stop, kinds, short, prefix, powers, table, out):  
             lines += 1
             ended += kinds[chars[j - 1]] & STOP != 0
             brief += j - i <= short
-            _, new = find(table, mix(prefix[j] - prefix[i] * powers[j - i] ^ np.uint64(j - i)))
-            again += 0 if new else j - i
-        newlines += j < stop
+            again += 0 if find(keys, mask, stretch(chars, i, j) | ONE)[1] else j - i
         i = j + 1
-    words, inside = 0, False
+    words, before = 0, 0
     for i in range(start, stop):
         kind = kinds[chars[i]]
-        words += kind & SPACE == 0 and not (inside and kind & WORD)
-        inside = kind & WORD != 0
+        words += ((kind & SPACE) == 0) & ((kind & before & WORD) == 0)
+        before = kind
     out[24], out[25] = ended / max(lines, 1), brief / max(lines, 1)
-    out[26], out[27], out[28] = again / max(stop - start - newlines, 1), newlines / max(words, 1), lines
+    out[26], out[27], out[28] = again / max(stop - start - breaks, 1), breaks / max(words, 1), lines
 
 
 @njit(cache=True, nogil=True)
-def _stops(count, bounds, prefix, powers, stops):  # type: ignore[no-untyped-def]
+def _stops(count, hashes, stops):  # type: ignore[no-untyped-def]
     """Returns how many different stop words there are among the tokens."""
-    found = 0
+    table, numbers = stops
+    found, total = 0, 0
     for k in range(count):
-        size = bounds[k + 1] - bounds[k]
-        if 2 <= size <= 4:
-            word = prefix[bounds[k + 1]] - prefix[bounds[k]] * powers[size]
-            for number in range(len(stops)):
-                if word == stops[number]:
-                    found |= 1 << number
-    total = 0
-    for number in range(len(stops)):
+        place = hashes[k] >> np.uint64(64 - STOP_BITS)
+        found |= (table[place] == hashes[k]) << numbers[place]
+    for number in range(len(STOP_WORDS)):
         total += found >> number & 1
     return total
 
 
 @njit(cache=True, nogil=True)
-def _document(chars, n, kinds, numbers, stops, phrases, kept, scratch, table, out):  # type: ignore[no-untyped-def]
+def _document(chars, marks, n, kinds, numbers, stops, phrases, kept, scratch, out):  # type: ignore[no-untyped-def]
     """Sets all of a document's features; returns the bounds of the text that C4's rules leave in `kept`."""
-    solid, bounds, prefix, powers, grams, counts, firsts, places, tally = scratch
-    prefixes(chars, n, prefix)
+    bounds, words, tally, lists = scratch
+    keys = lists[1]
     start, stop = stripped(chars, 0, n, kinds)
-    many, again, again_chars = segments(chars, start, stop, 2, 0, prefix, powers, table)
+    many, again, again_chars = segments(chars, start, stop, 2, 0, keys)
     out[0], out[1] = again / many, again_chars / n
-    many, again, again_chars = segments(chars, 0, n, 1, numbers[1], prefix, powers, table)
+    many, again, again_chars = segments(chars, 0, n, 1, numbers[1], keys)
     if many > 1:
         out[2], out[3] = again / many, again_chars / n
     start, stop = _page(chars, n, kinds, numbers, phrases, kept, out)
-    prefixes(kept, stop, prefix)
-    _page_lines(kept, start, stop, kinds, numbers[2], prefix, powers, table, out)
-    count = tokens(chars, n, kinds, solid, bounds, tally)
-    prefixes(solid, bounds[count], prefix)
+    _page_lines(kept, start, stop, kinds, numbers[2], keys, out)
+    count = tokens(chars, marks, n, bounds, words, tally)
     window = numbers[0] if numbers[0] else max(count, 1)
     for first in range(0, count, window):
-        runs(first, min(first + window, count), bounds, prefix, powers, grams, table, counts, firsts, places, out)
+        runs(first, min(first + window, count), bounds, words, lists, out)
     for k in range(4, 13):
         out[k] /= n
-    words = max(tally[0], 1)
-    out[13], out[14], out[19] = tally[0], tally[1] / words, tally[2] / max(count, 1)
+    total = max(tally[0], 1)
+    out[13], out[14], out[19] = tally[0], tally[1] / total, tally[2] / max(count, 1)
     out[15], out[16] = tally[4] / max(count, 1), tally[5] / max(count, 1)
-    out[20], out[29], out[30] = _stops(count, bounds, prefix, powers, stops), (tally[6] + tally[3]) / words, count
+    out[20], out[29], out[30] = _stops(count, words, stops), (tally[6] + tally[3]) / total, count
     return start, stop
 
 
@@ -302,17 +304,18 @@ def _all(data, offsets, kinds, numbers, stops, phrases, values, rest, ends):  # 
     slots = 1024
     while slots < 2 * longest:
         slots *= 2
-    chars, kept, solid = np.empty(longest, np.uint32), np.empty(longest + 1, np.uint32), np.empty(longest, np.uint32)
-    powers = np.ones(longest + 2, np.uint64)
-    for k in range(longest + 1):
-        powers[k + 1] = powers[k] * BASE
-    scratch = (solid, np.empty(longest + 1, np.int64), np.empty(longest + 2, np.uint64), powers, np.empty(longest, np.uint64),
-               np.empty(slots, np.int32), np.empty(slots, np.int32), np.empty(longest, np.int64), np.empty(7, np.int64))  # fmt: skip
-    table = (np.zeros((slots, 2), np.uint64), np.zeros(2, np.int64))
+    chars, kept, marks = (
+        np.empty(longest, np.uint32),
+        np.empty(longest + 1, np.uint32),
+        np.empty(longest + 1, np.uint16),
+    )
+    lists = (np.empty(longest, np.uint64), np.empty(slots, np.uint64), np.empty(slots, np.int32), np.empty(longest, np.int64),
+             np.empty(longest, np.int64))  # fmt: skip
+    scratch = (np.empty(longest + 1, np.int64), np.empty(longest, np.uint64), np.empty(7, np.int64), lists)
     for k in range(len(offsets) - 1):
-        n = decode(data, offsets[k], offsets[k + 1], chars)
+        n = decode(data, offsets[k], offsets[k + 1], kinds, chars, marks)
         ends[k + 1] = ends[k]
         if n:
-            start, stop = _document(chars, n, kinds, numbers, stops, phrases, kept, scratch, table, values[k])
+            start, stop = _document(chars, marks, n, kinds, numbers, stops, phrases, kept, scratch, values[k])
             if len(rest):
                 ends[k + 1] = encode(kept, start, stop, rest, ends[k])

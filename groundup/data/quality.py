@@ -4,8 +4,9 @@ The features (`groundup.data.measure`) are kept with every document, so that oth
 Equal to: groundup.data.plain.gopher, repetition, web
 """
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,52 +16,59 @@ from groundup.base.files import os_error
 from groundup.data.config import BuildConfig
 from groundup.data.extract import Drop
 
-__all__ = ["RULES", "Rule", "blocked", "first_broken", "forbidden_words", "read_list"]
+__all__ = ["GATES", "RULES", "Rule", "blocked", "first_broken", "forbidden_words", "read_list"]
 
 
 class Rule(NamedTuple):
-    """A text leaves where the feature is above the threshold, or below it (`least`). `gate`: what else must hold."""
+    """A text leaves where the feature is above the threshold, or below it (`least`). `gate`: what else must hold.
+
+    key: where the config has the threshold; true stands for "none at all"; less: what is taken from it.
+    """
 
     name: str
     feature: str
-    threshold: Callable[[BuildConfig], float]
+    key: str
+    gate: str
     least: bool = False
-    gate: str = ""
+    less: float = 0
+
+    def threshold(self, config: BuildConfig) -> float:
+        """Returns the threshold that a config sets."""
+        section, _, name = self.key.partition(".")
+        value = getattr(getattr(config, section), name)
+        return (0 if value else math.inf) if isinstance(value, bool) else round(value - self.less, 6)
 
 
 RULES = (
-    Rule("gopher_min_words", "words", lambda c: c.gopher.min_words, True, "gopher"),
-    Rule("gopher_max_words", "words", lambda c: c.gopher.max_words, False, "gopher"),
-    Rule("gopher_min_word_length", "word_length", lambda c: c.gopher.min_word_length, True, "gopher_long"),
-    Rule("gopher_max_word_length", "word_length", lambda c: c.gopher.max_word_length, False, "gopher"),
-    Rule("gopher_symbols", "hashes", lambda c: c.gopher.max_symbol_ratio, False, "gopher"),
-    Rule("gopher_symbols", "ellipses", lambda c: c.gopher.max_symbol_ratio, False, "gopher"),
-    Rule("gopher_bullet_lines", "bullet_lines", lambda c: c.gopher.max_bullet_lines, False, "gopher_long"),
-    Rule("gopher_ellipsis_lines", "ellipsis_lines", lambda c: c.gopher.max_ellipsis_lines, False, "gopher_long"),
-    Rule("gopher_alpha_words", "alpha_words", lambda c: c.gopher.min_alpha_words, True, "gopher_long"),
-    Rule("gopher_stop_words", "stop_words", lambda c: c.gopher.min_stop_words, True, "gopher_long"),
-    Rule("repeated_paragraphs", "repeated_paragraphs", lambda c: c.repetition.max_paragraph_share, False, "repetition"),
-    Rule("repeated_paragraph_chars", "repeated_paragraph_chars", lambda c: c.repetition.max_paragraph_chars, False, "repetition"),
-    Rule("repeated_lines", "repeated_lines", lambda c: c.repetition.max_line_share, False, "repetition"),
-    Rule("repeated_line_chars", "repeated_line_chars", lambda c: c.repetition.max_line_chars, False, "repetition"),
-    Rule("top_2_gram", "top_2_gram", lambda c: c.repetition.top_2, False, "repetition"),
-    Rule("top_3_gram", "top_3_gram", lambda c: c.repetition.top_3, False, "repetition"),
-    Rule("top_4_gram", "top_4_gram", lambda c: c.repetition.top_4, False, "repetition"),
-    Rule("repeated_5_grams", "repeated_5_grams", lambda c: c.repetition.max_repeated_5, False, "repetition"),
-    Rule("repeated_6_grams", "repeated_6_grams", lambda c: round(c.repetition.max_repeated_5 - 0.01, 6), False, "repetition"),
-    Rule("repeated_7_grams", "repeated_7_grams", lambda c: round(c.repetition.max_repeated_5 - 0.02, 6), False, "repetition"),
-    Rule("repeated_8_grams", "repeated_8_grams", lambda c: round(c.repetition.max_repeated_5 - 0.03, 6), False, "repetition"),
-    Rule("repeated_9_grams", "repeated_9_grams", lambda c: round(c.repetition.max_repeated_5 - 0.04, 6), False, "repetition"),
-    Rule("repeated_10_grams", "repeated_10_grams", lambda c: round(c.repetition.max_repeated_5 - 0.05, 6), False, "repetition"),
-    Rule("c4_lorem_ipsum", "lorem_ipsum", lambda c: 0, False, "c4"),
-    Rule("c4_curly_bracket", "curly_brackets", lambda c: 0 if c.c4.curly_brackets else float("inf"), False, "c4"),
-    Rule("c4_sentences", "sentences", lambda c: c.c4.min_sentences, True, "c4_page"),
-    Rule("shouting", "shouting", lambda c: c.web.max_shouting, False, "web"),
-    Rule("fineweb_line_punctuation", "line_punctuation", lambda c: c.web.min_line_punctuation, True, "web_lines"),
-    Rule("fineweb_short_lines", "short_lines", lambda c: c.web.max_short_lines, False, "web_lines"),
-    Rule("fineweb_repeated_chars", "repeated_page_chars", lambda c: c.web.max_repeated_chars, False, "web_lines"),
-    Rule("fineweb_line_breaks", "line_breaks", lambda c: c.web.max_line_breaks, False, "web_lines"),
+    Rule("gopher_min_words", "words", "gopher.min_words", "gopher", least=True),
+    Rule("gopher_max_words", "words", "gopher.max_words", "gopher"),
+    Rule("gopher_min_word_length", "word_length", "gopher.min_word_length", "gopher_long", least=True),
+    Rule("gopher_max_word_length", "word_length", "gopher.max_word_length", "gopher"),
+    Rule("gopher_symbols", "hashes", "gopher.max_symbol_ratio", "gopher"),
+    Rule("gopher_symbols", "ellipses", "gopher.max_symbol_ratio", "gopher"),
+    Rule("gopher_bullet_lines", "bullet_lines", "gopher.max_bullet_lines", "gopher_long"),
+    Rule("gopher_ellipsis_lines", "ellipsis_lines", "gopher.max_ellipsis_lines", "gopher_long"),
+    Rule("gopher_alpha_words", "alpha_words", "gopher.min_alpha_words", "gopher_long", least=True),
+    Rule("gopher_stop_words", "stop_words", "gopher.min_stop_words", "gopher_long", least=True),
+    Rule("repeated_paragraphs", "repeated_paragraphs", "repetition.max_paragraph_share", "repetition"),
+    Rule("repeated_paragraph_chars", "repeated_paragraph_chars", "repetition.max_paragraph_chars", "repetition"),
+    Rule("repeated_lines", "repeated_lines", "repetition.max_line_share", "repetition"),
+    Rule("repeated_line_chars", "repeated_line_chars", "repetition.max_line_chars", "repetition"),
+    *(Rule(f"top_{n}_gram", f"top_{n}_gram", f"repetition.top_{n}", "repetition") for n in (2, 3, 4)),
+    *(Rule(f"repeated_{n}_grams", f"repeated_{n}_grams", "repetition.max_repeated_5", "repetition", less=(n - 5) / 100)
+      for n in range(5, 11)),
+    Rule("c4_lorem_ipsum", "lorem_ipsum", "c4.enabled", "c4"),
+    Rule("c4_curly_bracket", "curly_brackets", "c4.curly_brackets", "c4"),
+    Rule("c4_sentences", "sentences", "c4.min_sentences", "c4_page", least=True),
+    Rule("shouting", "shouting", "web.max_shouting", "web"),
+    Rule("fineweb_line_punctuation", "line_punctuation", "web.min_line_punctuation", "web_lines", least=True),
+    Rule("fineweb_short_lines", "short_lines", "web.max_short_lines", "web_lines"),
+    Rule("fineweb_repeated_chars", "repeated_page_chars", "web.max_repeated_chars", "web_lines"),
+    Rule("fineweb_line_breaks", "line_breaks", "web.max_line_breaks", "web_lines"),
 )  # fmt: skip
+# What decides beside the thresholds, and needs nothing measured anew either.
+GATES = ("gopher.enabled", "gopher.long_words", "repetition.enabled", "repetition.min_words", "c4.enabled", "web.pages_only",
+         "web.min_lines")  # fmt: skip
 
 
 def first_broken(

@@ -18,15 +18,21 @@ __all__ = [
     "find",
     "line",
     "mix",
-    "prefixes",
+    "newlines",
     "renew",
     "runs",
     "segments",
+    "stretch",
     "stripped",
     "tokens",
+    "word_hash",
 ]
 
-BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial hashes, modulo 2^64
+BASE = np.uint64(0x9E3779B97F4A7C15)  # of the words' polynomial hashes, modulo 2^64
+P1, P2, P3, P4 = (
+    np.uint64(p) for p in (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63)
+)  # XXH64's
+ONE = np.uint64(1)
 
 
 def buffer(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -48,8 +54,8 @@ def buffer(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def decode(data, start, stop, out):  # type: ignore[no-untyped-def]
-    """Writes the code points of valid UTF-8; returns their number."""
+def decode(data, start, stop, kinds, out, marks):  # type: ignore[no-untyped-def]
+    """Writes the code points of valid UTF-8 and the bits of each, and a space's behind them; returns their number."""
     n, i = 0, start
     while i < stop:
         b = np.uint32(data[i])
@@ -65,7 +71,9 @@ def decode(data, start, stop, out):  # type: ignore[no-untyped-def]
         else:
             out[n] = (b & 7) << 18 | (data[i + 1] & 0x3F) << 12 | (data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F)
             i += 4
+        marks[n] = kinds[out[n]]
         n += 1
+    marks[n] = SPACE
     return n
 
 
@@ -105,44 +113,64 @@ def mix(h):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def prefixes(chars, n, out):  # type: ignore[no-untyped-def]
-    """Writes the hash of every beginning of the text; that of a stretch is out[e] - out[s] * powers[e - s]."""
-    out[0] = np.uint64(0)
-    for i in range(n):
-        out[i + 1] = out[i] * BASE + np.uint64(chars[i]) + np.uint64(1)
+def stretch(chars, start, stop):  # type: ignore[no-untyped-def]
+    """Returns a hash of a stretch of text: four sums side by side, then what is left."""
+    a, b, c, d = P1, P2, P3, P4
+    i = start
+    while i + 8 <= stop:
+        a = _turn(a + (np.uint64(chars[i]) << np.uint64(32) | np.uint64(chars[i + 1])) * P2) * P1
+        b = _turn(b + (np.uint64(chars[i + 2]) << np.uint64(32) | np.uint64(chars[i + 3])) * P2) * P1
+        c = _turn(c + (np.uint64(chars[i + 4]) << np.uint64(32) | np.uint64(chars[i + 5])) * P2) * P1
+        d = _turn(d + (np.uint64(chars[i + 6]) << np.uint64(32) | np.uint64(chars[i + 7])) * P2) * P1
+        i += 8
+    while i < stop:
+        a = _turn(a + np.uint64(chars[i]) * P2) * P1
+        i += 1
+    return mix(((mix(a) * P2 + mix(b)) * P2 + mix(c)) * P2 + mix(d) + np.uint64(stop - start))
 
 
 @njit(cache=True, nogil=True)
-def find(table, key):  # type: ignore[no-untyped-def]
-    """Returns the key's place in the open hash table, and whether it is new there.
+def _turn(x):  # type: ignore[no-untyped-def]
+    return x << np.uint64(31) | x >> np.uint64(33)
 
-    A table is (slots, state): each slot a key and a stamp; state holds the mask and the present stamp, so that emptying it is free.
+
+@njit(cache=True, nogil=True)
+def renew(keys, entries):  # type: ignore[no-untyped-def]
+    """Empties an open hash table and makes it just large enough for so many entries, so that a small one stays in the cache.
+
+    Returns the number to cut hashes with. A key is never 0: that is an empty slot.
     """
-    slots, state = table
-    mask, stamp = np.uint64(state[0]), np.uint64(state[1])
-    at = key & mask
-    while slots[at, 1] == stamp:
-        if slots[at, 0] == key:
-            return at, False
-        at = (at + np.uint64(1)) & mask
-    slots[at, 0], slots[at, 1] = key, stamp
-    return at, True
-
-
-@njit(cache=True, nogil=True)
-def renew(table, entries):  # type: ignore[no-untyped-def]
-    """Empties the table and makes it just large enough for so many entries: a small one stays in the cache."""
-    mask = 255
+    mask = 63
     while mask + 1 < 2 * entries:
         mask = 2 * mask + 1
-    table[1][0] = mask
-    table[1][1] += 1
+    keys[: mask + 1] = 0
+    return np.uint64(mask)
 
 
 @njit(cache=True, nogil=True)
-def segments(chars, start, stop, newlines, least, prefix, powers, table):  # type: ignore[no-untyped-def]
-    """Returns how many segments there are between runs of `newlines` or more newlines, how many came before, and their characters."""
-    renew(table, stop - start)
+def find(keys, mask, key):  # type: ignore[no-untyped-def]
+    """Returns the key's place in the table, where it stands from now on, and whether it is new there."""
+    at = key & mask
+    while keys[at] != key and keys[at] != 0:
+        at = (at + np.uint64(1)) & mask
+    new = keys[at] == 0
+    keys[at] = key
+    return at, new
+
+
+@njit(cache=True, nogil=True)
+def newlines(chars, start, stop):  # type: ignore[no-untyped-def]
+    """Returns how many newlines there are."""
+    count = 0
+    for i in range(start, stop):
+        count += chars[i] == 10
+    return count
+
+
+@njit(cache=True, nogil=True)
+def segments(chars, start, stop, apart, least, keys):  # type: ignore[no-untyped-def]
+    """Returns how many segments there are between runs of `apart` or more newlines, how many came before, and their characters."""
+    mask = renew(keys, newlines(chars, start, stop) + 1)
     count = again = again_chars = 0
     i = begin = start
     while i <= stop:
@@ -151,11 +179,10 @@ def segments(chars, start, stop, newlines, least, prefix, powers, table):  # typ
         j = i
         while j < stop and chars[j] == 10:
             j += 1
-        if i == stop or j - i >= newlines:
+        if i == stop or j - i >= apart:
             if i - begin >= least:
                 count += 1
-                _, new = find(table, mix(prefix[i] - prefix[begin] * powers[i - begin] ^ np.uint64(i - begin)))
-                if not new:
+                if not find(keys, mask, stretch(chars, begin, i) | ONE)[1]:
                     again, again_chars = again + 1, again_chars + i - begin
             if i == stop:
                 break
@@ -165,96 +192,102 @@ def segments(chars, start, stop, newlines, least, prefix, powers, table):  # typ
 
 
 @njit(cache=True, nogil=True)
-def tokens(chars, n, kinds, solid, bounds, tally):  # type: ignore[no-untyped-def]
-    """Returns the number of tokens; `solid`: the text without its spaces, token k lies in bounds[k]:bounds[k + 1] of it.
+def tokens(chars, marks, n, bounds, hashes, tally):  # type: ignore[no-untyped-def]
+    """Returns the number of tokens; token k lies in bounds[k]:bounds[k + 1] of the text without its spaces.
 
-    tally: words (tokens that aren't marks), their characters, tokens with a letter, words that shout, '#', ellipses, '!'.
+    marks: the bits of each character, and a space behind the last. tally: words (tokens that aren't marks), their characters, tokens
+    with a letter, words that shout, '#', ellipses, '!'.
     """
-    tally[:] = 0
-    count = size = i = dots = 0
+    words = characters = lettered = shouting = signs = ellipses = cries = count = size = i = dots = 0
     while i < n:
-        kind = kinds[chars[i]]
+        kind = marks[i]
         if kind & SPACE:
             i += 1
             continue
-        bounds[count] = size
-        any_kind = all_kind = kind
-        marks = kind & PUNCTUATION
-        solid[size] = chars[i]
-        size += 1
+        start, every, h = i, kind, word_hash(np.uint64(0), chars[i])
         i += 1
         if kind & WORD:
-            while i < n and kinds[chars[i]] & WORD:
-                kind = kinds[chars[i]]
-                any_kind |= kind
-                all_kind &= kind
-                solid[size] = chars[i]
-                size += 1
+            dots = 0
+            while marks[i] & WORD:
+                kind |= marks[i]
+                every &= marks[i]
+                h = word_hash(h, chars[i])
                 i += 1
-            marks, dots = all_kind & PUNCTUATION, 0
         else:
-            c = chars[i - 1]
-            tally[4] += c == 35
-            tally[6] += c == 33
-            dots = dots + 1 if c == 46 and (dots == 0 or chars[i - 2] == 46) else int(c == 46)
+            c = chars[start]
+            signs += c == 35
+            cries += c == 33
+            dots = dots + 1 if c == 46 and (dots == 0 or chars[start - 1] == 46) else int(c == 46)
             if dots == 3 or c == 0x2026:
-                tally[5] += 1
+                ellipses += 1
                 dots = 0
-        length = size - bounds[count]
-        count += 1
-        if not marks:
-            tally[0] += 1
-            tally[1] += length
-        if any_kind & ALPHA:
-            tally[2] += 1
-            if length > 2 and all_kind & ALPHA and any_kind & UPPER and not any_kind & LOWER:
-                tally[3] += 1
+        length = i - start
+        bounds[count], hashes[count] = size, mix(h ^ np.uint64(length))
+        size, count = size + length, count + 1
+        word = (every & PUNCTUATION) == 0
+        words += word
+        characters += length if word else 0
+        lettered += (kind & ALPHA) != 0
+        shouting += (length > 2) & ((every & ALPHA) != 0) & ((kind & (UPPER | LOWER)) == UPPER)
     bounds[count] = size
+    tally[:] = words, characters, lettered, shouting, signs, ellipses, cries
     return count
 
 
 @njit(cache=True, nogil=True)
-def runs(first, last, bounds, prefix, powers, grams, table, counts, firsts, places, out):  # type: ignore[no-untyped-def]
+def word_hash(h, c):  # type: ignore[no-untyped-def]
+    """Returns the hash of a word that is longer by one character."""
+    return h * BASE + np.uint64(c) + ONE
+
+
+@njit(cache=True, nogil=True)
+def runs(first, last, bounds, words, scratch, out):  # type: ignore[no-untyped-def]
     """Adds to out[4:13] the characters of the most frequent runs of 2 to 4 tokens, and of the repeated runs of 5 to 10.
 
     A run recurs only where the run without its last token does: those places alone are looked at again.
     """
-    for i in range(first, last):
-        size = bounds[i + 1] - bounds[i]
-        grams[i] = mix(prefix[bounds[i + 1]] - prefix[bounds[i]] * powers[size] ^ np.uint64(size))
-    words, here, again = grams[first:last].copy(), np.arange(first, last), last - first
+    grams, keys, counts, places, here = scratch
+    again = last - first
+    for k in range(again):
+        grams[first + k], here[k] = words[first + k], first + k
     for n in range(2, 11):  # here[:again]: where a run of n - 1 tokens stands that recurs
-        renew(table, again)
-        most, at, free, left = 1, -1, first, 0
+        mask = renew(keys, again)
+        while again and here[again - 1] + n > last:
+            again -= 1
         for k in range(again):
             i = here[k]
-            if i + n > last:
-                break
-            grams[i] = mix(grams[i] * np.uint64(31) + words[i + n - 1 - first])
-            if n > 4:
-                if i >= free and not find(table, grams[i])[1]:
-                    out[2 + n] += bounds[i + n] - bounds[i]
-                    free = i + n
-                continue
-            place, new = find(table, grams[i])
-            places[left], here[left] = place, i  # not beyond k, so nothing is lost that is still to be read
-            left += 1
-            if new:
-                counts[place], firsts[place] = 1, i
-                continue
-            counts[place] += 1
-            if counts[place] > most or (counts[place] == most and firsts[place] < at):
-                most, at = counts[place], firsts[place]
+            grams[i] = mix(grams[i] * np.uint64(31) + words[i + n - 1]) | ONE
         if n > 4:
+            out[2 + n] += _covered(n, again, bounds, scratch, mask)
             continue
+        counts[: mask + ONE] = 0
+        for k in range(again):
+            places[k], _ = find(keys, mask, grams[here[k]])
+            counts[places[k]] += 1
+        most, at, left = 1, -1, 0
+        for k in range(again):
+            i, count = here[k], counts[places[k]]
+            here[left] = i
+            left += count > 1
+            if count > most:  # the first of those that occur as often
+                most, at = count, i
         if at < 0:  # no run of n tokens recurs, so no longer one does
             return
         out[2 + n] += most * (bounds[at + n] - bounds[at] + n - 1)
-        again = 0
-        for k in range(left):
-            if counts[places[k]] > 1:
-                here[again] = here[k]
-                again += 1
+        again = left
+
+
+@njit(cache=True, nogil=True)
+def _covered(n, again, bounds, scratch, mask):  # type: ignore[no-untyped-def]
+    """Returns the characters of runs of n tokens that occurred before, none counted in two runs."""
+    grams, keys, _, _, here = scratch
+    total, free = 0, 0
+    for k in range(again):
+        i = here[k]
+        if i >= free and not find(keys, mask, grams[i])[1]:
+            total += bounds[i + n] - bounds[i]
+            free = i + n
+    return total
 
 
 @njit(cache=True, nogil=True)
@@ -271,19 +304,15 @@ def stripped(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
 def line(chars, start, n, kinds):  # type: ignore[no-untyped-def]
     """Returns the bounds of a line (cut as str.splitlines cuts) without the spaces around it, where the next begins, how many words
     between spaces it has, and how long the longest is."""
-    i, begin, end, words, longest, word = start, start, start, 0, 0, -1
+    i, words, longest, length = start, 0, 0, 0
     while i < n:
         kind = kinds[chars[i]]
-        if kind & SPACE:
-            if word >= 0:
-                longest, end, word = max(longest, i - word), i, -1
-            if kind & BREAK:
-                break
-        elif word < 0:
-            if words == 0:
-                begin = i
-            words, word = words + 1, i
+        if kind & BREAK:
+            break
+        solid = 1 - (kind & SPACE)
+        words += solid & (length == 0)
+        length = (length + 1) * solid
+        longest = max(longest, length)
         i += 1
-    if word >= 0:
-        longest, end = max(longest, i - word), i
-    return begin, max(begin, end), i + (2 if i + 1 < n and chars[i] == 13 and chars[i + 1] == 10 else 1), words, longest
+    begin, end = stripped(chars, start, i, kinds)
+    return begin, end, i + (2 if i + 1 < n and chars[i] == 13 and chars[i + 1] == 10 else 1), words, longest

@@ -1,20 +1,20 @@
-"""`groundup data why` and `groundup data stats`: what happened to a document, and what each rule removed."""
+"""`groundup data why`: what happened to a document, in words."""
 
 import difflib
 import textwrap
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from groundup.base.errors import DataError
-from groundup.base.files import read_json
-from groundup.base.log import quantity, say
+from groundup.base.log import say
 from groundup.base.records import Document, read_documents
-from groundup.base.runs import Run, open_run
-from groundup.data.config import StatsConfig, WhyConfig
+from groundup.base.runs import Run
+from groundup.data.config_why import WhyConfig, finished
 
-__all__ = ["explain", "find", "funnel", "main", "stats"]
+__all__ = ["PLACES", "explain", "find", "main", "meaning", "number", "reasons"]
 
-SHOWN = 20  # sources in the table
+GUESSED = 50_000  # documents among which a near miss is looked for
 PLACES = {"kept": "documents.parquet", "held out": "heldout.parquet", "dropped": "dropped.parquet"}
 MEANING = {
     "minified": "lines this long are written by tools, not people",
@@ -60,10 +60,6 @@ MEANING = {
 }
 
 
-def _finished(project: Any, name: str) -> Run:
-    return open_run(project, "data", name).require_done(f"data build {project}")
-
-
 def find(run: Run, wanted: str) -> Iterator[tuple[str, Document]]:
     """Yields (kept | held out | dropped, document) for each document with this id or address."""
     for place, file in PLACES.items():
@@ -72,32 +68,43 @@ def find(run: Run, wanted: str) -> Iterator[tuple[str, Document]]:
                 yield place, document
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
+    """Returns a measurement or a threshold as it is shown."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def meaning(rule: str) -> str:
+    """Returns what a rule measures, in words; "" for an unknown one."""
+    if rule.startswith("is_"):
+        return f"how sure it is that the language is '{rule[3:]}', which isn't among the wanted ones"
+    if rule.startswith("top_"):
+        return f"share of characters in the most frequent run of {rule[4]} words"
+    if rule.startswith("repeated_") and rule.endswith("_grams"):
+        return f"share of characters in repeated runs of {rule.split('_')[1]} words"
+    return MEANING.get(rule, "")
 
 
 def explain(place: str, document: Document) -> list[str]:
     """Returns the lines that tell what happened to a document, and how it begins."""
+    begin = textwrap.shorten(document.text, 300, placeholder=" ...")
+    return [*reasons(place, document), f"  begins: {begin}" if begin else "  (no text)"]
+
+
+def reasons(place: str, document: Document) -> list[str]:
+    """Returns the lines that tell what happened to a document."""
     meta = document.meta
     about = ", ".join(str(x) for x in (document.source, meta.get("title"), meta.get("url"), meta.get("licence")) if x)
     lines = [f"{document.id} ({about})"]
     if place == "dropped":
         rule = meta["rule"]
-        meaning = MEANING.get(rule, "")
-        if rule.startswith("is_"):
-            meaning = f"how sure it is that the language is '{rule[3:]}', which isn't among the wanted ones"
-        elif rule.startswith("top_"):
-            meaning = f"share of characters in the most frequent run of {rule[4]} words"
-        elif rule.startswith("repeated_") and rule.endswith("_grams"):
-            meaning = f"share of characters in repeated runs of {rule.split('_')[1]} words"
         lines.append(f"dropped by the stage '{meta['stage']}', rule '{rule}'")
         if meta["value"] != "":
             lines.append(
-                f"  measured {_number(meta['value'])}"
-                + (f", threshold {_number(meta['threshold'])}" if meta["threshold"] != "" else "")
+                f"  measured {number(meta['value'])}"
+                + (f", threshold {number(meta['threshold'])}" if meta["threshold"] != "" else "")
             )
-        if meaning:
-            lines.append(f"  ({meaning})")
+        if said := meaning(rule):
+            lines.append(f"  ({said})")
         if meta["partner"]:
             lines.append(f"  {'found in it' if rule == 'problem_overlap' else 'kept instead'}: {meta['partner']}")
     elif place == "held out":
@@ -111,22 +118,16 @@ def explain(place: str, document: Document) -> list[str]:
     ]
     if changes:
         lines.append(f"  {', '.join(changes)}")
-    begin = textwrap.shorten(document.text, 300, placeholder=" ...")
-    return [*lines, f"  begins: {begin}" if begin else "  (no text)"]
+    return lines
 
 
 def main(config: WhyConfig) -> None:
     """Prints what happened to one document. Raises: DataError for one that isn't there, with a near miss."""
-    run = _finished(config.project, config.name)
+    run = finished(config)
     found = list(find(run, config.document))
     if not found:
-        known = [
-            name
-            for file in PLACES.values()
-            for d in read_documents(run.path / file)
-            for name in (d.id, d.meta.get("url"))
-            if name
-        ]
+        documents = (d for file in PLACES.values() for d in read_documents(run.path / file))
+        known = [name for d in islice(documents, GUESSED) for name in (d.id, d.meta.get("url")) if name]
         near = difflib.get_close_matches(config.document, known, 1, 0.5)
         raise DataError(
             f"{config.document}: no document of {run.path} has this id or address"
@@ -134,38 +135,3 @@ def main(config: WhyConfig) -> None:
         )
     for place, document in found:
         say("\n".join(explain(place, document)))
-
-
-def funnel(stats: dict[str, Any]) -> list[str]:
-    """Returns the lines of the funnel: what came in, what each rule removed, what is left."""
-    rows = [("", "read", stats["raw_documents"], stats["raw_bytes"], "")]
-    rows += [(f["stage"], f["rule"], -f["dropped"], -f["bytes"], f["example_id"]) for f in stats["funnel"]]
-    rows += [
-        ("", "held out", -stats["heldout"], -stats["heldout_bytes"], ""),
-        ("", "kept", stats["kept"], stats["kept_bytes"], ""),
-    ]
-    lines = [f"{'stage':14}{'rule':26}{'documents':>11}{'text':>9}  example"]
-    lines += [
-        f"{stage:14}{rule:26}{count:>11,}{quantity(size) + 'B' if size else '':>9}  {example}".rstrip()
-        for stage, rule, count, size, example in rows
-    ]
-    return lines
-
-
-def stats(config: StatsConfig) -> None:
-    """Prints the funnel of a finished build, the sources, and what couldn't be read."""
-    run = _finished(config.project, config.name)
-    found = read_json(run.path / "stats.json")
-    say("\n".join(funnel(found)))
-    say("\nkept, by source")
-    sources = sorted(found["sources"].items(), key=lambda item: -item[1]["bytes"])
-    for source, row in sources[:SHOWN]:
-        say(f"  {source:38}{row['documents']:>11,}{quantity(row['bytes']) + 'B':>9}")
-    if rest := [row for _, row in sources[SHOWN:]]:
-        documents, size = (sum(row[key] for row in rest) for key in ("documents", "bytes"))
-        say(f"  {f'{len(rest)} more':38}{documents:>11,}{quantity(size) + 'B':>9}")
-    if found["problems"]:
-        say("\nleft out, because it couldn't be read")
-        for problem in found["problems"]:
-            say(f"  {problem['file']}: {problem['message']}")
-    say(f"\nask about one document: groundup data why {config.project} ID")

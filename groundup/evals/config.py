@@ -8,7 +8,7 @@ from tyro.conf import Positional
 from groundup.base.errors import ConfigError
 from groundup.base.runs import open_run
 
-__all__ = ["EvalConfig", "STAGE_NAMES", "stage_run"]
+__all__ = ["EvalConfig", "PerplexityConfig", "STAGE_NAMES", "stage_run"]
 
 STAGE_NAMES = {"base": "pretrain", "sft": "sft", "dpo": "dpo", "grpo": "grpo"}  # as results name it -> as the verb does
 
@@ -82,3 +82,51 @@ class EvalConfig:
             f"read {self.documents_path} (bits per byte) and {self.problems_path} ({1 + self.samples} answers a problem)",
             f"write {open_run(self.project, 'eval', self.name).path}/<stage>.json",
         ]
+
+
+@dataclass(frozen=True)
+class PerplexityConfig:
+    """`groundup eval perplexity`: how well a model of ours foretells each document, as a column to filter on."""
+
+    project: Positional[Path] = Path("my-llm")  # the project folder
+    stage: str = "base"  # whose model: base, sft, ..., or one run of a stage as in pretrain/small
+    model: Path | None = None  # a run's folder or a checkpoint instead, of any project
+    name: str = "main"  # the data build whose documents are read: kept, held out and dropped
+    input: tuple[Path, ...] = ()  # read these Parquet files of documents instead
+    out: Path | None = None  # the Parquet file to write: id, bits_per_byte (default: PROJECT/perplexity.parquet)
+    max_chars: int = 4000  # only the beginning of a longer document is read (0: all of it)
+    device: str = "auto"  # cpu, cuda, mps; auto takes the GPU where there is one
+    threads: int = 0  # CPU threads (0: all cores)
+
+    @property
+    def run(self) -> Path:
+        """The folder of the model's run."""
+        if self.model is not None:
+            return self.model
+        stage, name = stage_run(self.stage)
+        return open_run(self.project, stage, name).path
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files to read, the default filled in."""
+        build = open_run(self.project, "data", self.name).path
+        return self.input or tuple(build / f"{place}.parquet" for place in ("documents", "heldout", "dropped"))
+
+    @property
+    def target(self) -> Path:
+        """The file to write, the default filled in."""
+        return self.out or self.project / "perplexity.parquet"
+
+    def validate(self) -> None:
+        """Raises: GroundupError for a number below 0, a stage that there isn't, or a build that isn't there."""
+        for key in ("max_chars", "threads"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"{key}: expected at least 0, not {getattr(self, key)}")
+        if self.model is None:
+            stage_run(self.stage)
+        if not self.input:
+            open_run(self.project, "data", self.name).require_done(f"data build {self.project}")
+
+    def describe(self) -> list[str]:
+        """Returns what the command reads and would write."""
+        return [f"read the model of {self.run}", *(f"score {path}" for path in self.inputs), f"write {self.target}"]

@@ -14,7 +14,7 @@ from groundup.evals.score import ratio_interval
 from groundup.model.transformer import Transformer
 from groundup.tokenizer.encode import Tokenizer
 
-__all__ = ["bits_per_byte"]
+__all__ = ["bits_of_each", "bits_per_byte"]
 
 BATCH_TOKENS = 8192  # tokens of one forward pass: enough to fill the cores, small enough for their caches
 FEW = 30  # documents; fewer say nothing about others of their kind, so the windows within them are resampled
@@ -39,6 +39,29 @@ def bits_per_byte(
     texts = [text for text in documents if text]
     if not texts:
         raise DataError("bits per byte: there is no held-out text to measure")
+    owner, nats, sizes, total = _measured(model, tokenizer, texts, context)
+    bits, item = nats / math.log(2), owner if len(texts) >= FEW else np.arange(len(owner))
+    score = ratio_interval(np.bincount(item, bits).tolist(), np.bincount(item, sizes).tolist(), seed)
+    return score.as_dict() | {
+        "nats_per_token": float(nats.sum() / total), "documents": len(texts), "bytes": int(sizes.sum()), "tokens": total,
+    }  # fmt: skip
+
+
+def bits_of_each(model: Transformer, tokenizer: Tokenizer, documents: Sequence[str], context: int = 0) -> np.ndarray:
+    """Returns the bits per UTF-8 byte of each document alone, as `bits_per_byte` counts them; NaN for an empty one."""
+    bits, full = np.full(len(documents), np.nan), [k for k, text in enumerate(documents) if text]
+    if full:
+        owner, nats, sizes, _ = _measured(
+            model, tokenizer, [documents[k] for k in full], context or model.config.context
+        )
+        bits[full] = np.bincount(owner, nats) / np.bincount(owner, sizes) / math.log(2)
+    return bits
+
+
+def _measured(
+    model: Transformer, tokenizer: Tokenizer, texts: Sequence[str], context: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Returns for each window its document's number, the nats and the bytes of what counts in it; and the number of all tokens."""
     encoded = tokenizer.encode_batch(texts)
     windows = list(_windows(encoded, tokenizer.eot, context))
     owner = np.array([document for document, _, _ in windows])
@@ -50,18 +73,14 @@ def bits_per_byte(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), progress("held-out text", total, "tokens") as bar:
+        with torch.inference_mode(), progress("reading", total, "tokens") as bar:
             for batch in _batches([(number, *window[1:]) for number, window in enumerate(windows)]):
                 numbers, sums, counted = _score(model, batch)
                 nats[numbers] = sums
                 bar.advance(counted)
     finally:
         model.train(training)
-    bits, item = nats / math.log(2), owner if len(texts) >= FEW else np.arange(len(windows))
-    score = ratio_interval(np.bincount(item, bits).tolist(), np.bincount(item, sizes).tolist(), seed)
-    return score.as_dict() | {
-        "nats_per_token": float(nats.sum() / total), "documents": len(texts), "bytes": int(sizes.sum()), "tokens": total,
-    }  # fmt: skip
+    return owner, nats, sizes, total
 
 
 def _windows(encoded: Sequence[np.ndarray], boundary: int, context: int) -> Iterator[Window]:

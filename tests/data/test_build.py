@@ -17,9 +17,11 @@ from groundup.base.errors import ConfigError
 from groundup.base.records import Document, read_documents
 from groundup.cli import main as run_cli
 from groundup.data.build import build
-from groundup.data.config import BuildConfig, DedupConfig, RepetitionConfig, StatsConfig, WhyConfig
+from groundup.data.config import BuildConfig, DedupConfig, RepetitionConfig
+from groundup.data.config_why import StatsConfig, WhyConfig
 from groundup.data.mix import copies, unit_hash
-from groundup.data.why import explain, find, stats
+from groundup.data.stats import main as stats
+from groundup.data.why import explain, find
 from groundup.data.why import main as why
 
 NOUNS = (
