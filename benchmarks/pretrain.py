@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+SHAPE = Path(__file__).parent.parent / "groundup" / "recipes" / "shakespeare.toml"
+
 B, T, LAYERS, HEADS, WIDTH, DROPOUT, VOCAB = 16, 256, 6, 6, 384, 0.1, 65
 WARM = 3  # steps before the first that counts
 Step = Callable[[], object]
@@ -155,7 +157,15 @@ def matmul(asked: argparse.Namespace) -> Step:
     return lambda: [a @ a for _ in range(20)]
 
 
-def ours(asked: argparse.Namespace, turns: Turns, compiled: str) -> None:
+OURS = {  # AdamW as the peers have it; litgpt's model knows no dropout
+    "groundup": "--train.compile on --train.optim.kind adamw",
+    "groundup eager": "--train.compile off --train.optim.kind adamw",
+    "groundup without dropout": "--train.compile on --train.optim.kind adamw --model.dropout 0",
+    "groundup Muon": "--train.compile on",
+}
+
+
+def ours(asked: argparse.Namespace, turns: Turns, words: str) -> None:
     """`groundup pretrain` on the bytes of the text; its own source of batches asks for the turn."""
     from groundup.cli import main
     from groundup.train import pretrain
@@ -167,15 +177,15 @@ def ours(asked: argparse.Namespace, turns: Turns, compiled: str) -> None:
 
     pretrain.PretrainSource = Source  # type: ignore[misc]
     project = Path(tempfile.mkdtemp(dir=asked.folder))
-    for words in (
+    for line in (
         f"data build {project} --input {asked.text} --filters none --split tail --heldout 0.1 --read.max-chars 10000000",
         f"tokenizer train {project} --pattern bytes",
         f"shards {project}",
-        f"pretrain {project} --config shakespeare --train.compile {compiled} --train.steps 100000 --train.eval-every 100000 "
+        f"pretrain {project} --config shakespeare {words} --train.steps 100000 --train.eval-every 100000 "
         f"--train.batch-tokens {B * T} --threads {asked.threads}",
     ):
-        if main(words.split()):
-            raise SystemExit(f"groundup {words} failed")
+        if main(line.split()):
+            raise SystemExit(f"groundup {line} failed")
 
 
 WORKERS: dict[str, Callable[[argparse.Namespace], Step]] = {
@@ -191,7 +201,7 @@ def work(asked: argparse.Namespace) -> None:
     """A worker: builds its model and takes its turns until stdin ends."""
     turns = Turns(asked.answers)
     if asked.worker.startswith("groundup"):
-        ours(asked, turns, "off" if asked.worker.endswith("eager") else "on")
+        ours(asked, turns, OURS[asked.worker])
         return
     import torch
 
@@ -279,6 +289,8 @@ def main() -> None:
     if not asked.quick:
         names = [
             "groundup",
+            "groundup without dropout",
+            "groundup Muon",
             *names,
             *(["nanoGPT", "nanoGPT patched"] if asked.nanogpt else []),
             *(["litgpt"] if asked.litgpt else []),
@@ -299,7 +311,7 @@ def main() -> None:
     from groundup.base.config import from_dict, load_toml
     from groundup.train.config import PretrainConfig
 
-    per_token = from_dict(PretrainConfig, load_toml("groundup/recipes/shakespeare.toml")).model.flops_per_token()
+    per_token = from_dict(PretrainConfig, load_toml(SHAPE)).model.flops_per_token()
     for name, rate in medians.items():
         print(
             f"{name:20} {rate:7,} tokens/s (of {len(rates[name])}: {min(rates[name]):,.0f} to {max(rates[name]):,.0f})"
@@ -314,6 +326,11 @@ def main() -> None:
     claims += [
         claim(f"against {name}", float(medians[mine]), {name: rate}, "tokens/s", rounds) for name, rate in peers.items()
     ]
+    if "litgpt" in peers:
+        alike = float(medians["groundup without dropout"])
+        claims.append(
+            claim("against litgpt, neither with dropout", alike, {"litgpt": peers["litgpt"]}, "tokens/s", rounds)
+        )
     if not asked.quick:
         print(save("pretrain", {"threads": asked.threads, "tokens_per_s": rates, "bf16_matmul_flops": peak,
                                 "share_of_matmul_rate": medians[mine] * per_token / peak, "claims": claims}))  # fmt: skip

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # torch is loaded when something is timed, not when a plan's 
 __all__ = ["best_time", "faster_precision", "hardware", "muon_flops", "seconds_per_step", "seconds_to_read", "shape"]
 
 HEAD = 64  # width of a head in the shapes that the planner proposes
+PATIENCE = 10  # times the seconds asked for: a first step beyond that isn't followed by a second
 TIMED_TOKENS = 8192  # of a step that is timed; a larger one is taken in proportion
 
 
@@ -95,7 +96,7 @@ def seconds_per_step(
 ) -> float:
     """Returns the median seconds of a training step on this machine: random tokens, AdamW, clipping, everything.
 
-    One step warms up; then steps are timed until `seconds` have passed (three at least, unless one takes that long).
+    One step warms up, and may take several times as long as the next; then steps are timed until `seconds` have passed.
     A step of more rows than fill the cores is taken in proportion.
     """
     import torch
@@ -120,9 +121,9 @@ def seconds_per_step(
         return time.perf_counter() - start
 
     first = step()
-    if first > seconds:
+    if first > PATIENCE * seconds:
         return first * rows / timed
-    times, end = [step() for _ in range(3)], time.perf_counter() + seconds
+    times, end = [step()], time.perf_counter() + seconds
     while time.perf_counter() < end:
         times.append(step())
     return statistics.median(times) * rows / timed
