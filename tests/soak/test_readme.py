@@ -70,6 +70,7 @@ def run(line: str, clone: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
 def test_the_commands_run_as_they_stand(
     tmp_path: Path, data_dir: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
