@@ -14,7 +14,9 @@ from groundup.train.config import PretrainConfig
 FOLDER = Path(groundup.recipes.__path__[0])
 
 
-@pytest.mark.parametrize(("name", "params"), [("tiny", 0.2e6), ("laptop", 12.6e6), ("shakespeare", 10.7e6)])
+@pytest.mark.parametrize(
+    ("name", "params"), [("tiny", 0.2e6), ("laptop", 12.6e6), ("shakespeare", 10.7e6), ("shakespeare_bpe", 3.5e6)]
+)
 def test_recipes_are_configs_of_the_size_they_say(name: str, params: float) -> None:
     config = from_dict(PretrainConfig, load_toml(FOLDER / f"{name}.toml"))
     config.validate()
@@ -25,8 +27,14 @@ def test_recipes_are_configs_of_the_size_they_say(name: str, params: float) -> N
 def test_shakespeare_is_the_shape_that_is_compared() -> None:
     model = from_dict(PretrainConfig, load_toml(FOLDER / "shakespeare.toml")).model
     assert (model.n_layers, model.n_heads, model.d_model, model.context, model.family) == (6, 6, 384, 256, "qwen3")
-    demo = load_toml(FOLDER / "demo_shakespeare.toml")["pretrain"]["model"]
-    assert ModelConfig.from_dict(demo) == model == ModelConfig.from_dict({"preset": "shakespeare"})
+    assert model == ModelConfig.from_dict({"preset": "shakespeare"})
+
+
+def test_the_demo_trains_the_quickest_recipe() -> None:
+    demo, recipe = load_toml(FOLDER / "demo_shakespeare.toml"), load_toml(FOLDER / "shakespeare_bpe.toml")
+    same = {key: value for key, value in recipe["train"].items() if key not in ("steps", "eval_every")}
+    assert demo["pretrain"]["model"] == recipe["model"]
+    assert demo["pretrain"]["train"] | same == demo["pretrain"]["train"]
 
 
 def test_a_recipe_is_known_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,4 +42,4 @@ def test_a_recipe_is_known_by_its_name(capsys: pytest.CaptureFixture[str]) -> No
     shown = from_dict(PretrainConfig, tomllib.loads(capsys.readouterr().out))
     assert shown == from_dict(PretrainConfig, load_toml(FOLDER / "tiny.toml"))
     assert main(["pretrain", "--config", "tinny"]) == 2
-    assert "not one of the recipes laptop, shakespeare, tiny" in capsys.readouterr().err
+    assert "not one of the recipes laptop, shakespeare, shakespeare_bpe, tiny" in capsys.readouterr().err
