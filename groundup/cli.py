@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from groundup import __version__
@@ -51,8 +52,8 @@ VERBS = {
     "dpo": Verb("align.config:DPOConfig", "align.dpo:main", "teach it which of two answers is better"),
     "grpo": Verb("align.config:GRPOConfig", "align.grpo:main", "let it try, and reinforce what a verifier accepts"),
     "eval": Verb("evals.config:EvalConfig", "evals.harness:main", "bits per byte, exact match, sample@1, pass@8, with intervals"),
-    "generate": Verb("infer.config:GenerateConfig", "infer.sample:main", "continue a text"),
     "eval perplexity": Verb("evals.config:PerplexityConfig", "evals.documents:main", "score documents by a model, to filter on"),
+    "generate": Verb("infer.config:GenerateConfig", "infer.sample:main", "continue a text"),
     "chat": Verb("infer.config:ChatConfig", "infer.chat:main", "talk to the model in the terminal"),
     "serve": Verb("serve.config:ServeConfig", "serve.app:main", "an OpenAI-compatible server with a chat page"),
     "import": Verb("export.config:ImportConfig", "export.adopt:main", "take over a model of Hugging Face's or nanoGPT's"),
@@ -109,6 +110,7 @@ def run(argv: Sequence[str]) -> None:
     """Runs one verb. Raises: GroundupError for the user's mistakes."""
     from groundup.base.changes import permit
     from groundup.base.config import keys, parse, to_toml
+    from groundup.train.watch import watched
 
     name, rest = find_verb(argv)
     verb = VERBS[name]
@@ -125,7 +127,8 @@ def run(argv: Sequence[str]) -> None:
     if dry_run:
         print("\n".join([f"groundup {name} would:", *(f"  {line}" for line in config.describe())]))
         return
-    with permit(**given):
+    trains = name == "demo" or "train.steps" in known
+    with permit(**given), watched(load("doctor.live:Live")()) if trains else nullcontext():
         load(verb.function)(config)
 
 

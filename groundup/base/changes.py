@@ -11,7 +11,7 @@ from typing import Any
 
 from groundup.base.files import fingerprint, text_hash
 
-__all__ = ["Change", "Permission", "covers", "differences", "identity", "listed", "permission", "permit"]
+__all__ = ["Change", "Permission", "covers", "differences", "flat", "identity", "listed", "permission", "permit"]
 
 Change = tuple[Any, Any]  # the value before, the value now; None where there was or is none
 MOVES = ("project",)  # keys that say where, not what: a project's folder may be moved
@@ -56,7 +56,7 @@ def differences(
 
     `old_inputs` maps an input's role to the hash it had; `inputs` to the path it has.
     """
-    old, new = _flat(tomllib.loads(old_toml)), _flat(tomllib.loads(new_toml))
+    old, new = flat(tomllib.loads(old_toml)), flat(tomllib.loads(new_toml))
     old |= {f"inputs.{role}": digest for role, digest in old_inputs.items()}
     new |= {f"inputs.{role}": fingerprint(path) for role, path in inputs.items()}
     return {k: (old.get(k), new.get(k)) for k in (*new, *(old.keys() - new.keys())) if old.get(k) != new.get(k)}
@@ -70,15 +70,15 @@ def listed(changes: Mapping[str, Change]) -> str:
 
 def identity(config_toml: str) -> str:
     """Returns the hash of a config's values; where the project stands doesn't count."""
-    return text_hash(json.dumps(_flat(tomllib.loads(config_toml)), sort_keys=True, default=str))
+    return text_hash(json.dumps(flat(tomllib.loads(config_toml)), sort_keys=True, default=str))
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested tables as one, with dotted keys."""
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a config's nested tables as one, with dotted keys; without where the project stands."""
     found: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         elif prefix + key not in MOVES:
             found[prefix + key] = value
     return found

@@ -4,11 +4,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["Progress", "command", "duration", "progress", "quantity", "say"]
+__all__ = ["Progress", "command", "duration", "fitted", "progress", "quantity", "say"]
 
 
 def duration(seconds: float) -> str:
@@ -27,6 +28,21 @@ def quantity(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g}{suffix}"
     return f"{value:.3g}"
+
+
+def fitted(text: str, columns: int) -> str:
+    """Returns the beginning of a text that takes at most so many columns of a terminal, whatever a model has written into it.
+
+    Control characters become dots, or they would move the cursor; wide ones count twice, those that combine not at all.
+    """
+    kept, used = [], 0
+    for char in text:
+        shown = "·" if unicodedata.category(char)[0] == "C" else char
+        used += 0 if unicodedata.combining(shown) else 2 if unicodedata.east_asian_width(shown) in "WF" else 1
+        if used > columns:
+            break
+        kept.append(shown)
+    return "".join(kept)
 
 
 def command(*words: object) -> str:
@@ -54,7 +70,9 @@ def say(text: str = "", file: Path | None = None) -> None:
 
 
 class Progress:
-    """A count towards a total. On a terminal it redraws one line; elsewhere it prints a line every ten seconds."""
+    """A count towards a total. On a terminal it redraws one line, and under it the lines (label, text) that `below` returns;
+    elsewhere it prints a line every ten seconds.
+    """
 
     live: "Progress | None" = None
 
@@ -62,6 +80,8 @@ class Progress:
         self.label, self.total, self.unit = label, total, unit
         self.done, self.start, self.shown, self.note = 0.0, time.monotonic(), time.monotonic(), ""
         self.terminal = sys.stderr.isatty()
+        self.below: Callable[[], Sequence[tuple[str, str]]] | None = None
+        self.height = 0  # lines that stand on the screen
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         """Adds `amount` units; `note` (a loss, say) is shown behind the rate."""
@@ -85,19 +105,33 @@ class Progress:
             parts.append(f"{quantity(rate)} {self.unit}/s")
             if self.total and self.total > self.done:
                 parts.append(f"{duration((self.total - self.done) / rate)} left")
-        return ", ".join(parts + ([self.note] if self.note else []))
+        told = self.terminal and self.below is not None  # underneath, and better
+        return ", ".join(parts + ([self.note] if self.note and not told else []))
 
     def draw(self) -> None:
-        """Shows the line."""
-        text = self.line()
-        sys.stderr.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}" if self.terminal else text + "\n")
+        """Shows the line, and on a terminal what stands below it."""
+        if not self.terminal:
+            sys.stderr.write(self.line() + "\n")
+        else:
+            columns, rows = shutil.get_terminal_size()
+            shown = [fitted(self.line(), columns - 1)]
+            for label, text in self.below() if self.below else ():
+                shown.append(f"\x1b[2m{label:>10}\x1b[0m  {fitted(text, columns - 13)}")
+            shown = shown[: max(1, rows - 1)]  # what scrolls away can't be erased
+            sys.stderr.write(self._clearing() + "\n".join(shown))
+            self.height = len(shown)
         sys.stderr.flush()
 
     def erase(self) -> None:
-        """Clears the live line so that another can be printed."""
+        """Clears what is shown live so that a line can be printed."""
         if self.terminal:
-            sys.stderr.write("\r\x1b[K")
+            sys.stderr.write(self._clearing())
             sys.stderr.flush()
+            self.height = 0
+
+    def _clearing(self) -> str:
+        """Returns what brings the cursor to where the live lines begin, and clears the screen from there."""
+        return "\r" + (f"\x1b[{self.height - 1}A" if self.height > 1 else "") + "\x1b[J"
 
 
 @contextmanager

@@ -53,6 +53,13 @@ class Facts:
         self.info = run.info
         self.rows = run.metrics()
 
+    def again(self) -> "Facts":
+        """Returns the facts of the same run as they are now; what was counted of its text stays."""
+        now = Facts(self.run, self._look)
+        if "corpus" in self.__dict__:
+            now.corpus = self.corpus
+        return now
+
     @property
     def pretraining(self) -> bool:
         """Whether the run learns from token files, rather than from conversations."""

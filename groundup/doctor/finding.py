@@ -30,3 +30,6 @@ class Fault:
     remedy: str
     check: Callable[[Facts], Finding | None]
     explains: tuple[str, ...] = ()  # faults that needn't be looked for any more when this one is found
+    live: bool = (
+        False  # whether it is looked for while the run trains, too: told by the figures alone, long before the end
+    )

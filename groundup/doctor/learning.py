@@ -18,6 +18,7 @@ MUON_LR = 0.02  # the usual rate of Muon, whatever the shape: its steps are scal
 NOISES = 10  # standard deviations: no noise leaps so far, not even a heavy-tailed one, in a run of any length
 PART = 0.1  # of what has been learned: less isn't worth an alarm
 BACK = 0.05  # of what has been learned, lost again on the held-out text
+HALF = 0.5  # of the held-out loss itself
 WIDER = 3  # times, as 128 -> 384
 LATER = 1.5  # times the step with the lowest held-out loss
 LONGER = 4  # times the steps, at most, in one correction
@@ -56,7 +57,7 @@ def nonfinite(facts: Facts) -> Finding | None:
     """Any row that reports a loss or gradient which isn't finite, or a weight of the checkpoint that isn't.
 
     A healthy run has none at all, in bf16 either: it has the range of fp32. The row names the layer where it began. Few
-    enough for the policy `skip` to have saved the run (less than one step in a thousand) are a note.
+    enough for the policy `skip` to have saved the run (less than one step in a thousand, and it went on) are a note.
     """
     bad = [r for r in facts.rows if r.get("nonfinite") and isinstance(r["nonfinite"], str)]
     steps = (
@@ -80,7 +81,8 @@ def nonfinite(facts: Facts) -> Finding | None:
     cause = f"the step is too long: train.lr {loop.lr:g}, where {good_rate(facts):.2g} is usual"
     if loop.clip == 0:
         cause += ", and train.clip 0 limits no gradient"
-    saved = not weights and bool(bad) and facts.finished and len(steps) < facts.done / 1000
+    went_on = bool(steps and facts.losses) and facts.losses[-1][0] > steps[-1]
+    saved = not weights and bool(bad) and went_on and len(steps) < facts.done / 1000
     return Finding(seen, cause, slower(facts), [sweep(facts)], note=saved)
 
 
@@ -211,7 +213,8 @@ def jumps(facts: Facts) -> Finding | None:
         return None
     step, before, after = max(found, key=lambda f: f[2] - f[1])
     seen = [
-        f"{len(found)} leaps of the loss; the highest at step {step}: from {before:.3f} to {after:.3f} (noise {noise:.3f})"
+        f"{len(found)} leap{'s' * (len(found) > 1)} of the loss; the highest at step {step}: "
+        f"from {before:.3f} to {after:.3f} (noise {noise:.3f})"
     ]
     row = next(r for r in facts.rows if r.get("step") == step and "loss" in r)
     norms = {key: row[key] for key in row if key.startswith("grad_norm") and row[key] is not None}
@@ -227,12 +230,12 @@ def jumps(facts: Facts) -> Finding | None:
 
 
 def overfits(facts: Facts) -> Finding | None:
-    """The held-out loss has risen for two looks or more, by a twentieth of all that had been learned, while the training loss
-    fell.
+    """The held-out loss has risen for two looks or more, by a twentieth of all that had been learned (from the loss of guessing, or
+    else from the first that was seen) or by half of itself, while the training loss fell.
 
-    The held-out text is the same at each look, so its loss hardly has noise. Later checkpoints are worse ones. The correction
-    ends half as long again after the best look (a shorter schedule learns less in its first steps) and keeps the best
-    checkpoint.
+    The held-out text is the same at each look, so its loss has little noise; a fine-tuned model's, which is small, sways by a
+    fifth of itself while the rate is high. Later checkpoints are worse ones. The correction ends half as long again after the
+    best look (a shorter schedule learns less in its first steps) and keeps the best checkpoint.
     """
     held = facts.heldout
     if len(held) < 3:
@@ -240,10 +243,10 @@ def overfits(facts: Facts) -> Finding | None:
     best = min(range(len(held)), key=lambda i: held[i][1])
     step, lowest = held[best]
     levels = facts.corpus.levels if facts.corpus else None
-    start = levels.uniform if levels else held[0][1]
-    rise = held[-1][1] - lowest
+    start = levels.uniform if levels else max(loss for _, loss in (held[0], *facts.losses[:1]))
+    rise, enough = held[-1][1] - lowest, min(BACK * (start - lowest), HALF * lowest)
     train_then = [loss for s, loss in facts.losses if s <= step][-3:]
-    if best > len(held) - 3 or rise < BACK * max(start - lowest, 1e-9) or not train_then:
+    if best > len(held) - 3 or lowest >= start or rise < enough or not train_then:
         return None
     now = facts.last_loss
     if now is None or now >= statistics.fmean(train_then):

@@ -13,25 +13,34 @@ __all__ = ["InspectAttentionConfig", "InspectConfig", "InspectLogitsConfig", "In
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Where the project is and where the page goes."""
+    """`groundup report PROJECT`: one page about a project; `groundup report RUN RUN ...`: one that compares runs of training."""
 
-    project: Positional[Path] = Path("my-llm")  # the project folder
-    out: Path | None = None  # the page's file; report.html in the project if not given
+    project: Positional[Path] = Path("my-llm")  # the project folder (or the first of several runs)
+    others: Positional[
+        tuple[Path, ...]
+    ] = ()  # runs to compare with it: their folders, or projects for their pretraining
+    out: Path | None = None  # the page's file; report.html in the project if not given, or compare.html where you are
 
     @property
     def target(self) -> Path:
         """The file that is written."""
-        return self.out or self.project / "report.html"
+        return self.out or (Path("compare.html") if self.others else self.project / "report.html")
 
     def validate(self) -> None:
-        """Raises: ConfigError if the project isn't a folder or the target is one."""
+        """Raises: ConfigError if the project or a run isn't a folder, or the target is one."""
         if not self.project.is_dir():
             raise ConfigError(f"{self.project}: no such folder; a project of groundup was expected")
+        if missing := [path for path in self.others if not path.is_dir()]:
+            raise ConfigError(
+                f"{missing[0]}: no such folder; a run or project to compare {self.project} with was expected"
+            )
         if self.target.is_dir():
             raise ConfigError(f"--out {self.target} is a folder; name a file such as report.html")
 
     def describe(self) -> list[str]:
         """Returns what would be read and written."""
+        if self.others:
+            return [f"compare {', '.join(map(str, (self.project, *self.others)))}", f"write {self.target}"]
         return [f"read the runs in {self.project}", f"write {self.target}"]
 
 

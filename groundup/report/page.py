@@ -139,7 +139,8 @@ def training(facts: dict[str, Any]) -> list[dict[str, Any]]:
                  f"{quantity(results['tokens_per_s'])} tokens per second" if results.get("tokens_per_s") else "",
                  f"{results['mfu']:.0%} of the machine's measured matrix-product rate (MFU)" if results.get("mfu") else ""]  # fmt: skip
         sections.append({"name": stage, "title": TITLES[stage], "figures": drawn, "facts": ", ".join(p for p in parts if p),
-                         "samples": facts["samples"].get(stage, [])[-4:]})  # fmt: skip
+                         "samples": facts["samples"].get(stage, [])[-4:],
+                         "alarms": [row for row in facts["runs"][stage]["metrics"] if "alarm" in row]})  # fmt: skip
     return sections
 
 
@@ -152,10 +153,20 @@ def comparisons(facts: dict[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
-def render(project: Path) -> str:
-    """Returns the page's HTML. Raises: DataError if there is nothing to report."""
+def filled(template: str, context: dict[str, Any]) -> str:
+    """Returns a page of this folder, filled in."""
     import jinja2
 
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    return (
+        jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+        .get_template(template)
+        .render(context)
+    )
+
+
+def render(project: Path) -> str:
+    """Returns the page's HTML. Raises: DataError if there is nothing to report."""
     facts = collect(project)
     rows, skills = evaluations(facts)
     runs = [
@@ -177,11 +188,15 @@ def render(project: Path) -> str:
         ("evals", "Evaluations", rows), ("talk", "Conversation", context["conversations"]), ("data", "Data", context["data"]),
         ("plan", "Plan", context["plan"]), *((s["name"], s["title"], True) for s in context["figures"]), ("repeat", "Repeat", True),
     ) if there]  # fmt: skip
-    source = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source).render(context)
+    return filled("page.html", context)
 
 
 def main(config: ReportConfig) -> None:
-    """Writes the page."""
-    write_text(config.target, render(config.project))
+    """Writes the page of a project, or the one that compares several runs."""
+    if config.others:
+        from groundup.report.compare import render as compared
+
+        write_text(config.target, compared([config.project, *config.others]))
+    else:
+        write_text(config.target, render(config.project))
     say(f"report: {config.target}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from groundup.report.collect import curve
 
-__all__ = ["figures"]
+__all__ = ["figures", "lines", "svg"]
 
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
@@ -49,9 +49,8 @@ def smooth(values: list[float], width: int) -> list[float]:
     return out
 
 
-def lines(rows: list[dict[str, Any]], wanted: dict[str, str]) -> Any:
-    """Returns a drawing function with one line a metric, faint points behind it; None if no metric is there."""
-    series = {label: curve(rows, key) for key, label in wanted.items()}
+def lines(series: dict[str, tuple[list[float], list[float]]]) -> Any:
+    """Returns a drawing function with one line a label, from its (x, y), the points faint behind it; None if all are empty."""
     series = {label: xy for label, xy in series.items() if xy[0]}
     if not series:
         return None
@@ -107,7 +106,10 @@ def figures(facts: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     for stage, wanted in WANTED.items():
         rows = facts["runs"].get(stage, {}).get("metrics", [])
-        drawings = [(title, y, lines(rows, metrics)) for title, y, metrics in wanted]
+        drawings = [
+            (title, y, lines({label: curve(rows, key) for key, label in metrics.items()}))
+            for title, y, metrics in wanted
+        ]
         if drawn := [svg(draw, title, "step", y) for title, y, draw in drawings if draw]:
             found[stage] = drawn
     return found

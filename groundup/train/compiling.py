@@ -1,5 +1,6 @@
 """Whether to compile the model's blocks, decided once in a run: compiling takes its time and only a long run repays it."""
 
+import math
 import os
 import shutil
 import time
@@ -21,6 +22,9 @@ __all__ = ["as_written", "choose", "compile_blocks", "worth_it"]
 COST_S = 60.0  # of compiling one block, forward and backward, where nothing is cached (20 to 60 s on two CPU cores)
 GAIN = 0.15  # the share of a step that it saved at least (10.7M parameters in bf16, two CPU cores)
 SAFETY = 2.0  # the gain must repay the cost so many times, as neither is known before
+SLOWEST = (
+    0.02  # of the machine's rate of matrix products: what any model reaches (19% at 0.9M parameters, two CPU cores)
+)
 
 
 def worth_it(run_s: float) -> bool:
@@ -28,11 +32,20 @@ def worth_it(run_s: float) -> bool:
     return run_s * GAIN > SAFETY * COST_S
 
 
-def choose(choice: str, model: Transformer, step: Callable[[], object], steps: int, run: Run, here: World) -> bool:
+def choose(
+    choice: str,
+    model: Transformer,
+    step: Callable[[], object],
+    steps: int,
+    run: Run,
+    here: World,
+    at_peak_s: float = math.inf,
+) -> bool:
     """Returns whether the run is compiled, having compiled the blocks if so; `step` computes a step's gradients, and changes nothing.
 
     For "auto" a short run isn't, and a long one is if its compiled step turns out to be faster; the answer is kept in resolved.json, so
-    that a resumed run has the same. Raises: ConfigError if "on" can't be.
+    that a resumed run has the same. `at_peak_s`: the run's seconds if it were all matrix products at their best rate; where
+    fifty times that is short, nothing is timed, and the run costs what it costs with "off". Raises: ConfigError if "on" can't be.
     """
     file, found = run.path / "resolved.json", None
     if here.main:
@@ -40,7 +53,8 @@ def choose(choice: str, model: Transformer, step: Callable[[], object], steps: i
         if choice == "auto" and "compile" in resolved:
             found = resolved["compile"]
         else:
-            found = choice == "on" or (choice == "auto" and _auto(model, step, steps, run, here))
+            auto = choice == "auto" and worth_it(at_peak_s / SLOWEST)
+            found = choice == "on" or (auto and _auto(model, step, steps, run, here))
             write_json(file, resolved | {"compile": found})
     found = here.share(found)
     if found and not _compiled(model):

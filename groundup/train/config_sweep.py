@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
+from groundup.base.changes import flat
 from groundup.base.config import from_dict, keys, load_toml, suggest
 from groundup.base.errors import ConfigError
 from groundup.train.config import PretrainConfig, apply_plan
@@ -186,15 +187,5 @@ class RaceConfig:
 
 def difference(base: PretrainConfig, idea: PretrainConfig) -> list[str]:
     """Returns what sets two configs apart, as "train.lr 0.001 -> 0.003"; not their names."""
-    ours, theirs = _flat(asdict(base)), _flat(asdict(idea))
-    return [
-        f"{k} {ours[k]} -> {theirs[k]}" for k in ours if ours[k] != theirs[k] and k not in ("name", "plan", "project")
-    ]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested dicts as one, with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
+    ours, theirs = flat(asdict(base)), flat(asdict(idea))
+    return [f"{k} {ours[k]} -> {theirs[k]}" for k in ours if ours[k] != theirs[k] and k not in ("name", "plan")]

@@ -23,11 +23,11 @@ from groundup.parallel.mesh import World
 from groundup.train.blame import first_nonfinite, hopeless
 from groundup.train.compiling import as_written
 from groundup.train.config import LoopConfig
+from groundup.train.journal import Journal
 from groundup.train.metrics import Window, gradient_norms, parameter_hash
 from groundup.train.precision import autocast, peak_flops
 from groundup.train.state import Saver, load_checkpoint, snapshot
 from groundup.train.stop import interruption, stop_signals
-from groundup.train.track import open_tracker
 
 __all__ = ["Evaluate", "Loss", "Source", "build_optimizers", "train"]
 
@@ -77,7 +77,7 @@ class Loop:
         self.tokenizer, self.precision, self.world = tokenizer, precision, world
         self.optimizers = build_optimizers(model, config, precision)
         self.average = Average(model, config.optim.ema) if config.optim.ema else None
-        self.saver, self.tracker = Saver(run.path, config.checkpoint.keep), open_tracker(config.track, run, world.main)
+        self.saver, self.journal = Saver(run.path, config.checkpoint.keep), Journal(run, config.track, world.main)
         self.done, self.drawn, self.tokens, self.train_s, self.wall_s = 0, 0, 0, 0.0, 0.0
         self.bad_steps, self.bad_in_row = 0, 0  # steps whose loss or gradient wasn't finite
         self.rollbacks: list[int] = []  # the steps gone back to
@@ -224,18 +224,17 @@ class Loop:
             self.saver.wait()
             raise ConfigError(hopeless(self.run, config, self.done, self.bad_in_row))
         if found is None:
-            self.say(f"step {self.done}: loss or gradient isn't finite; the step is left out ({self.bad_steps} so far)")
+            self.journal.say(
+                f"step {self.done}: loss or gradient isn't finite; the step is left out ({self.bad_steps} so far)"
+            )
             return
-        self.say(f"step {self.done}: loss or gradient isn't finite; back to {found.name}, on with the next batch")
+        self.journal.say(
+            f"step {self.done}: loss or gradient isn't finite; back to {found.name}, on with the next batch"
+        )
         self.restore(found)
         self.rollbacks.append(back)
         if self.world.main:
             self.run.truncate_metrics(self.done)
-
-    def say(self, text: str) -> None:
-        """Says and logs a line (rank 0)."""
-        if self.world.main:
-            self.run.log(text)
 
     def blame(self, what: str, parts: Sequence[Any]) -> None:
         """Writes a row that names the layer where loss or gradient ("what") stopped being finite; the doctor reads it."""
@@ -246,13 +245,7 @@ class Loop:
                     self.loss(self.model, part)
 
         layer = first_nonfinite(self.model, forward)
-        self.row(step=self.done + 1, tokens=self.tokens, nonfinite=what, layer=layer)
-
-    def row(self, **values: Any) -> None:
-        """Writes a row of metrics (rank 0)."""
-        if self.world.main:
-            self.run.metric(**values)
-            self.tracker(values)
+        self.journal.row(step=self.done + 1, tokens=self.tokens, nonfinite=what, layer=layer)
 
     def scale(self) -> float:
         """Returns the schedule's factor of the learning rate at the present step."""
@@ -276,7 +269,7 @@ class Loop:
             experts["expert_tokens"] = sent
         layers, self.layer_norms = self.layer_norms, {}
         self.window = Window()
-        self.row(step=self.done, tokens=self.tokens, wall_s=round(self.wall_s, 3), **row, **layers, **experts)
+        self.journal.row(step=self.done, tokens=self.tokens, wall_s=round(self.wall_s, 3), **row, **layers, **experts)
         self.last = {key: value for key, value in row.items() if math.isfinite(value)}
 
     def evaluate(self, evaluate: Evaluate) -> bool:
@@ -289,7 +282,7 @@ class Loop:
             values = evaluate(self.model, self.done)
         self.model.train()
         self.last |= values
-        self.row(step=self.done, tokens=self.tokens, **values)
+        self.journal.row(step=self.done, tokens=self.tokens, **values)
         said = [f"{key.replace('heldout', 'held-out').replace('_', ' ')} {value:.4g}" for key, value in values.items()]
         loss = f"loss {self.last.get('loss', math.nan):.4f}"
         self.run.log(f"step {self.done} of {self.config.steps}: {', '.join([loss, *said])}")
@@ -344,8 +337,10 @@ def train(
     if left > 0:
         with ExitStack() as stack:
             asked = stack.enter_context(stop_signals())
-            stack.callback(loop.tracker.close)
+            stack.callback(loop.journal.close)
             bar = stack.enter_context(progress(label, left, "steps")) if here.main else None
+            if bar is not None:
+                loop.journal.show(bar, peak_flops(precision, here.device) if loop.flops else 0.0)
             stack.callback(loop.saver.wait)  # what is being written is written to its end, whatever ends the run
             _steps(loop, asked, bar, evaluate, max_seconds)
     elif evaluate is not None:

@@ -26,7 +26,7 @@ from groundup.train.config import FREE, PretrainConfig, apply_plan
 from groundup.train.continued import forgetting, load_start, old_folder, training_data
 from groundup.train.loop import train
 from groundup.train.metrics import MemoryMeter
-from groundup.train.precision import autocast, resolve_once, set_threads
+from groundup.train.precision import autocast, peak_flops, resolve_once, set_threads
 
 __all__ = ["PretrainSource", "fitted", "heldout_figures", "heldout_loss", "main", "pretrain_loss"]
 
@@ -259,7 +259,9 @@ def _train(config: PretrainConfig, run: Run, here: World, tokenizer: Tokenizer, 
         total.backward()
         model.zero_grad(set_to_none=True)
 
-    compiling.choose(loop.compile, model, gradients, loop.steps * len(parts), run, here)
+    flops = source.samples(loop.steps) * context * config.model.flops_per_token() / here.size
+    at_peak_s = flops / peak_flops(precision, here.device)
+    compiling.choose(loop.compile, model, gradients, loop.steps * len(parts), run, here, at_peak_s)
     results = train(
         model, source, loss, loop, run, tokenizer_path=tokenizer_path, evaluate=evaluate,
         precision=precision, world=here, flops_per_token=config.model.flops_per_token(),

@@ -80,7 +80,7 @@ class Runner:
         with averaged, torch.no_grad(), autocast(loop.precision, loop.world.device):
             found = heldout_figures(loop.model, self.heldout, self.config.model.context, self.config.eval_tokens)
         loop.model.train()
-        loop.row(step=loop.done, tokens=loop.tokens, train_s=loop.train_s, **found)
+        loop.journal.row(step=loop.done, tokens=loop.tokens, train_s=loop.train_s, **found)
         self.looks.append((loop.tokens, loop.train_s, found["bits_per_byte"]))
 
 

@@ -12,7 +12,7 @@ from groundup.doctor import machine
 from groundup.doctor.config import DoctorConfig
 from groundup.doctor.faults import FAULTS
 from groundup.doctor.run import main as doctor
-from tests.doctor.planting import train
+from tests.doctor.planting import alarms, train
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -79,6 +79,43 @@ def test_a_healthy_run_has_nothing_to_fix(healthy: Run, capfd: pytest.CaptureFix
     assert "nothing to fix" in capfd.readouterr().out
     newest = sorted((healthy.path / "checkpoints").iterdir())[-1]
     assert main(["doctor", str(newest), "--no-weights"]) == 0
+
+
+def test_the_doctor_looks_on_at_what_is_typed(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shape = [
+        "--model.context",
+        "64",
+        "--model.d-model",
+        "32",
+        "--model.n-layers",
+        "1",
+        "--model.n-heads",
+        "2",
+        "--threads",
+        "1",
+    ]
+    words = [
+        "--name",
+        "typed",
+        *shape,
+        "--train.steps",
+        "200",
+        "--train.batch-tokens",
+        "512",
+        "--train.lr",
+        "10",
+        "--train.log-every",
+        "4",
+    ]
+    assert main(["pretrain", str(project), "--precision", "fp32", *words]) == 0
+    run = open_run(project, "pretrain", "typed")
+    assert alarms(run) == ["rate-high"]
+    said = [line for line in capfd.readouterr().out.splitlines() if line.startswith("doctor: step")]
+    assert len(said) == 1, "once, though it was seen at every examination"
+    step = next(row["step"] for row in run.metrics() if "alarm" in row)
+    assert 100 <= step < 200, "while there was still something to save"
+    assert f"step {step}: the loss is flat, or was lower before" in said[0]
+    assert said[0] in (run.path / "log.txt").read_text()
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from groundup.tokenizer import io
 from groundup.tokenizer.encode import Tokenizer
 from groundup.train import pretrain
 from groundup.train.config import PretrainConfig
-from tests.doctor.planting import configured, story, train, write_project
+from tests.doctor.planting import alarms, configured, story, train, write_project
 
 
 def found(run: Run, weights: bool = False) -> list[str]:
@@ -68,7 +68,7 @@ def spoil(run: Run, change: Callable[[torch.nn.Module], None]) -> Run:
 
 def test_a_healthy_run_has_no_fault(healthy: Run, capsys: pytest.CaptureFixture[str]) -> None:
     result = main(DoctorConfig(run=healthy.path, device="cpu"))
-    assert result["faults"] == []
+    assert result["faults"] == alarms(healthy) == []
     assert ": healthy" in capsys.readouterr().out
 
 
@@ -153,7 +153,7 @@ def test_copies_and_leaks_are_counted(tmp_path: Path) -> None:
 def test_learning_by_heart_is_noticed_and_stopped(tmp_path: Path) -> None:
     project = write_project(tmp_path / "p", [story(i, 20) for i in range(3)], [story(900 + i) for i in range(10)])
     run = train(project, "main", train={"steps": 300, "eval_every": 15, "lr": 4e-3})
-    assert found(run) == ["overfitting"]
+    assert found(run) == alarms(run) == ["overfitting"]
     config = fixed(run, tmp_path / "fixed.toml")
     assert config.train.steps < 300
     assert config.train.checkpoint.best
@@ -254,13 +254,13 @@ def test_a_leap_of_the_loss_is_noticed(project: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(pretrain.PretrainSource, "batch", damaged)
     run = train(project, "leap", train={"clip": 0.0})
     _, findings = examine(run.path, False)
-    assert [fault.key for fault, finding in findings if not finding.note] == ["spikes"]
+    assert [fault.key for fault, finding in findings if not finding.note] == alarms(run) == ["spikes"]
     assert "at step 84" in findings[0][1].seen[0]
     assert findings[0][1].changes["train.clip"] == 1.0
 
 
 def test_every_fault_is_planted_here() -> None:
-    here = Path(__file__).read_text(encoding="utf-8")
+    here = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_*.py"))
     for fault in faults.FAULTS:
         assert f'"{fault.key}"' in here or fault.check.__name__ in here, f"no test plants {fault.key}"
         assert {*fault.explains} <= {f.key for f in faults.FAULTS}
@@ -282,7 +282,7 @@ def test_a_standstill_is_said_of_an_unfinished_run(healthy: Run, tmp_path: Path)
 def test_healthy_runs_of_all_kinds_have_no_fault(project: Path, family: str, optimizer: str, seed: int) -> None:
     planned = {"seed": seed, "optim": {"kind": optimizer}, "lr": 4e-3, "steps": 160}
     run = train(project, f"{family}-{optimizer}-{seed}", model={"family": family}, train=planned)
-    assert found(run, weights=True) == []
+    assert found(run, weights=True) == alarms(run) == []
 
 
 @pytest.mark.slow
@@ -296,7 +296,7 @@ def test_shakespeare_is_healthy(data_dir: Path, tmp_path: Path) -> None:
         model={"context": 128, "d_model": 96},
         train={"steps": 300, "batch_tokens": 2048, "optim": {"kind": "muon"}},
     )
-    assert found(run, weights=True) == []
+    assert found(run, weights=True) == alarms(run) == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """Sweeps: values are read as written, the best is found, a killed sweep goes on, a value that breaks down is passed over."""
 
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +12,8 @@ import pytest
 
 from groundup.base.config import from_dict, load_toml, to_toml
 from groundup.base.errors import ConfigError
+from groundup.base.files import read_json
+from groundup.base.runs import checkpoints
 from groundup.train import sweep as room
 from groundup.train.config import PretrainConfig
 from groundup.train.config_sweep import SweepConfig, changed, grid, read_base, rounds, trial_steps
@@ -95,6 +101,24 @@ def test_a_killed_sweep_goes_on_where_it_was(project: Path, monkeypatch: pytest.
     assert tried[0] == {"train.lr": 1e-2}
     with pytest.raises(ConfigError, match="another base"):
         room.main(replace(config, base=write_base(project, batch_tokens=128)))
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_goes_on_within_the_trial_and_ends_alike(project: Path) -> None:
+    base, state = write_base(project, steps=90, checkpoint={"every": 5}), project / "sweeps" / "killed" / "sweep.json"
+    words = [sys.executable, "-m", "groundup", "sweep", str(base), "--over", "train.lr=1e-3,3e-3", "--name", "killed"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    second = state.parent / "30-steps" / "train.lr=0.003"
+    while process.poll() is None and not checkpoints(second):
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it was killed in the middle of its second trial"
+    assert len(read_json(state)["trials"]) == 1
+    found = [room.main(SweepConfig(base=base, over=("train.lr=1e-3,3e-3",), name=name)) for name in ("killed", "whole")]
+    assert "continuing from step_" in (second / "log.txt").read_text()
+    assert found[0]["best"] == found[1]["best"]
+    scores = [[trial["score"] for trials in one["rounds"] for trial in trials] for one in found]
+    assert scores[0] == scores[1], "bit for bit, as if nothing had happened"
 
 
 def test_a_value_that_breaks_down_is_passed_over_and_an_edge_is_said(
