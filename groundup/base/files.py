@@ -17,6 +17,7 @@ from typing import IO, Any, TextIO
 import zstandard
 
 from groundup.base.errors import DataError, GroundupError, StorageError
+from groundup.base.remote import address, identity
 
 __all__ = [
     "ZstdReader", "atomic_file", "atomic_folder", "fingerprint", "open_text", "os_error", "read_json", "read_jsonl", "sha256",
@@ -229,6 +230,8 @@ def text_hash(text: str) -> str:
 
 def fingerprint(path: Path | str) -> str:
     """Returns one hash for a file, or for a folder's file names and contents; the identity that `inputs` records."""
+    if address(path):
+        return identity(path)
     path = Path(path)
     if path.is_file():
         return sha256(path)[:16]

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 
 from groundup.data.config import CleanConfig
 from groundup.data.extract import Block
+from groundup.data.mojibake import mend
 
 __all__ = ["clean", "line_key", "normalise", "placeholders", "remove_lines", "unwrap"]
 
@@ -20,8 +21,13 @@ PHONE = re.compile(
     r"|555[ -]01\d{2}|(?<=[Cc]all )\d{3}-\d{4}|(?<=[Pp]hone )\d{3}-\d{4}|(?<=[Pp]hone: )\d{3}-\d{4})(?![\w-]|\.\d)"
 )
 IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+IP6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])")
+CARD = re.compile(
+    r"(?<![\w.-])(?:(?:4\d|5[1-5]|2[2-7]|6[05])\d\d([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -]?)\d{6}\2\d{5})(?![\w-]|\.\d)"
+)
 SMALL_PART = 64
 MAYBE_PHONE, MAYBE_IP = re.compile(r"\d{3}[ .)-]|\+\d"), re.compile(r"\d\.\d+\.\d")  # cheap, and never wrong about "no"
+MAYBE_CARD, MAYBE_IP6 = re.compile(r"\d{4}[ -]?\d{4,6}[ -]?\d{4}"), re.compile(r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]")
 CONSENT = re.compile(
     r"\b(?:we|this (?:web)?site|our (?:web)?site|our partners)\b[^.]{0,60}\bcookies\b|\b(?:accept|reject|allow) (?:all )?cookies\b|"
     r"\bcookie (?:policy|settings|preferences|notice)\b|\b(?:please )?(?:enable|turn on) javascript\b|"
@@ -83,16 +89,38 @@ def _address(match: re.Match[str]) -> str:
     return "<IP>" if ipaddress.IPv4Address(bytes(parts)).is_global else match[0]
 
 
+def _address6(match: re.Match[str]) -> str:
+    """Returns <IP> for a public address of IP version 6."""
+    try:
+        return "<IP>" if ipaddress.IPv6Address(match[0]).is_global else match[0]
+    except ValueError:
+        return match[0]
+
+
+def _card(match: re.Match[str]) -> str:
+    """Returns <CARD> for a number whose check digit is right. Source: ISO/IEC 7812-1, annex B (Luhn)."""
+    digits = [int(c) for c in match[0] if c.isdigit()]
+    total = sum(digits[-1::-2]) + sum(sum(divmod(2 * d, 10)) for d in digits[-2::-2])
+    return "<CARD>" if total % 10 == 0 else match[0]
+
+
+# Placeholder, where it is looked for (a cheap pattern that is never wrong about "no"), what it replaces and by what.
+PRIVATE = (
+    ("<CARD>", MAYBE_CARD, CARD, _card),
+    ("<PHONE>", MAYBE_PHONE, PHONE, "<PHONE>"),
+    ("<IP>", MAYBE_IP, IP, _address),
+    ("<IP>", MAYBE_IP6, IP6, _address6),
+)
+
+
 def placeholders(text: str, code: bool = False) -> tuple[str, int]:
-    """Returns the text with <EMAIL>, <PHONE> and <IP> for private data, and how many were put in. In code only e-mail goes."""
+    """Returns the text with <EMAIL>, <CARD>, <PHONE> and <IP> for private data, and how many were put in. In code only e-mail goes."""
     text, count = EMAIL.subn("<EMAIL>", text) if "@" in text else (text, 0)
-    if not code and MAYBE_PHONE.search(text):
-        text, phones = PHONE.subn("<PHONE>", text)
-        count += phones
-    if not code and MAYBE_IP.search(text):
-        before = text.count("<IP>")
-        text = IP.sub(_address, text)
-        count += text.count("<IP>") - before
+    for mark, maybe, pattern, instead in () if code else PRIVATE:
+        if maybe.search(text):
+            before = text.count(mark)
+            text = pattern.sub(instead, text)
+            count += text.count(mark) - before
     return text, count
 
 
@@ -101,8 +129,8 @@ def clean(blocks: Sequence[Block], kind: str, config: CleanConfig) -> tuple[str,
     parts: list[tuple[bool, str]] = []
     count = 0
     for block in blocks:
-        text = normalise(block.text)
         code = block.kind == "code"
+        text = normalise(mend(block.text) if config.mend and not code else block.text)
         text = source_code(text) if code else prose(text, config.unwrap and kind in ("text", "book"))
         if config.placeholders:
             text, found = placeholders(text, code)

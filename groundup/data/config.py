@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +32,9 @@ class ReadConfig:
 class CleanConfig:
     """Cleaning changes texts; nothing here drops a document unless nothing is left of it."""
 
-    placeholders: bool = True  # e-mail addresses, phone numbers and IP addresses become <EMAIL>, <PHONE>, <IP>
+    extractor: Literal["resiliparse", "trafilatura"] = "resiliparse"  # what finds a page's content; the second (pip install 'groundup[web]') is 15 times as slow
+    mend: bool = True  # text that was decoded wrongly (cafÃ©, donâ€™t) is set right
+    placeholders: bool = True  # e-mail and IP addresses, phone and card numbers become <EMAIL>, <IP>, <PHONE>, <CARD>
     unwrap: bool = True  # join the hard-wrapped lines of a paragraph in plain text and books
     boilerplate: bool = True  # remove lines that many pages of one site share, and consent lines
     boilerplate_pages: int = 8  # ... on at least this many pages of the site
@@ -180,6 +183,8 @@ class BuildConfig:
         16.0  # no source is repeated more often (Muennighoff et al. 2023: beyond 4 times it teaches little)
     )
     processes: int = 0  # worker processes (0: as many as cores, and one for small inputs)
+    engine: Literal["local", "ray"] = "local"  # where they run: here, or on Ray: pip install 'groundup[ray]'
+    address: str = ""  # of a running Ray cluster (auto: the one that runs here); without one, --engine ray starts its own on this machine
     read: ReadConfig = field(default_factory=ReadConfig)
     clean: CleanConfig = field(default_factory=CleanConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
@@ -268,8 +273,12 @@ class BuildConfig:
         }.items():
             if path is not None and not path.is_file():
                 raise ConfigError(f"{key}: {path} is no file")
+        if self.clean.extractor == "trafilatura" and find_spec("trafilatura") is None:
+            raise ConfigError("clean.extractor: trafilatura isn't installed: pip install 'groundup[web]'")
         if self.processes < 0:
             raise ConfigError(f"processes: expected 0 (auto) or more, not {self.processes}")
+        if self.address and self.engine != "ray":
+            raise ConfigError(f"address: {self.address} is for --engine ray")
 
     def describe(self) -> list[str]:
         """Returns what the command reads and would write."""

@@ -13,6 +13,7 @@ from typing import Any
 import zstandard
 
 from groundup.base.files import ZstdReader
+from groundup.base.remote import open_bytes
 
 __all__ = ["NotText", "Stream", "decode", "looks_binary"]
 
@@ -80,7 +81,7 @@ class Stream(io.RawIOBase):
     """A file, decompressed by its first bytes. Where it is damaged it ends, and says so in `damage`; a bomb is damage too."""
 
     def __init__(self, path: Path, max_expansion: int) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 closed by close()
+        self._file = open_bytes(path)
         magic = self._file.read(4)
         self._file.seek(0)
         self._next: Callable[[int], bytes] = self._file.read
@@ -93,7 +94,7 @@ class Stream(io.RawIOBase):
             self._next = ZstdReader(self._file).read
         else:
             self.packed = False
-        self._limit = max(FREE_BYTES, path.stat().st_size * max_expansion) if self.packed else None
+        self._expansion = max_expansion if self.packed else 0
         self._at = 0
         self.damage = ""
 
@@ -115,8 +116,10 @@ class Stream(io.RawIOBase):
             self.damage = f"truncated or corrupt ({' '.join(str(error).split())})"
             return 0
         self._at += len(data)
-        if self._limit is not None and self._at > self._limit:
-            self.damage = f"expands to more than {self._limit >> 20} MB, which looks like a decompression bomb"
+        if self._expansion and self._at > max(FREE_BYTES, self._file.tell() * self._expansion):
+            self.damage = (
+                f"expands to more than {self._expansion} times its size, which looks like a decompression bomb"
+            )
             return 0
         buffer[: len(data)] = data
         return len(data)

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from groundup.base.remote import open_bytes
 from groundup.data.config import ReadConfig
 from groundup.data.decode import Stream
 
@@ -23,6 +24,11 @@ class SourceFile:
     path: Path
     label: str
     asked: bool = False  # named by the user, not found in a folder
+    licence: str = ""  # of the source tree that it lies in, where that is known
+
+    def renamed(self, label: str) -> "SourceFile":
+        """Returns the same file under another label."""
+        return replace(self, label=label)
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,13 @@ class Record:
     """One document as found: bytes or text, not yet extracted. `before` is text around a book that only a raw reading keeps."""
 
     id: str
-    kind: str  # html, wet (a page's bare text), wiki, text, book, markdown, code, pdf
+    kind: str  # html, wiki, text, book, markdown, code, pdf
     payload: bytes | str
     source: str
     before: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
     namespaces: frozenset[str] = frozenset()  # a wiki's own names for File:, Category: and so on
+    bare: bool = False  # a page whose markup is gone already, as in a WET file
 
 
 @dataclass(frozen=True)
@@ -119,16 +126,17 @@ def parquet(file: SourceFile, stream: BufferedReader, config: ReadConfig) -> Ite
 
     number = 0
     try:
-        table = pq.ParquetFile(file.path)
-        if not set(TEXT_KEYS) & set(table.schema_arrow.names):
-            names = ", ".join(table.schema_arrow.names[:6])
-            yield Problem(file.label, "no_text", f"has none of the columns {', '.join(TEXT_KEYS)} (it has {names})")
-            return
-        for batch in table.iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                number += 1
-                if (record := _row(file, row, number)) is not None:
-                    yield record
+        with open_bytes(file.path) as handle:
+            table = pq.ParquetFile(handle)
+            if not set(TEXT_KEYS) & set(table.schema_arrow.names):
+                names = ", ".join(table.schema_arrow.names[:6])
+                yield Problem(file.label, "no_text", f"has none of the columns {', '.join(TEXT_KEYS)} (it has {names})")
+                return
+            for batch in table.iter_batches(batch_size=256):
+                for row in batch.to_pylist():
+                    number += 1
+                    if (record := _row(file, row, number)) is not None:
+                        yield record
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         yield Problem(file.label, "damaged", f"isn't a whole Parquet file ({str(error).splitlines()[0]})")
 
@@ -155,6 +163,7 @@ def wiki(file: SourceFile, stream: BufferedReader, config: ReadConfig) -> Iterat
                 text = next((e.text or "" for e in element.iter() if e.tag.rpartition("}")[2] == "text"), "")
                 meta = {"title": title, "url": base + title.replace(" ", "_") if base else "", "lang": language,
                         "page": found["id"].text if "id" in found else "", "licence": "CC BY-SA",
+                        "date": next((e.text or "" for e in element.iter() if e.tag.endswith("timestamp")), "")[:10],
                         "namespace": found["ns"].text if "ns" in found and found["ns"].text != "0" else "",
                         "redirect": found["redirect"].get("title", "") if "redirect" in found else ""}  # fmt: skip
                 yield Record(f"{file.label}:{number}", "wiki", text, file.label, meta={k: v for k, v in meta.items() if v},

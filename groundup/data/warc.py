@@ -1,6 +1,7 @@
 """WARC and WET files: the pages of a crawl, one record at a time; where a file is mixed up, reading goes on at the next record."""
 
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,8 @@ from groundup.data.formats import Problem, Record, SourceFile, damage_of
 __all__ = ["warc", "warc_records"]
 
 PAGES = ("text/html", "application/xhtml+xml", "text/plain")
-MARK = b"WARC/1."
+MARK = re.compile(rb"WARC/1\.\d\r?\n")
+MARK_BYTES = 10
 KEPT_BYTES = 4 << 20  # of what was read last, to look for the next record in
 # The commonest of the languages as Common Crawl names them, to their usual codes.
 ISO_639_3 = {
@@ -53,13 +55,13 @@ class Window(io.RawIOBase):
         """Returns whether a record begins behind the place `after`, which is where reading then goes on."""
         data, start = self._last, self._at - len(self._last)
         data, start = data[max(after - start, 0) :] + self._again, max(after, start)
-        while (found := data.find(b"\n" + MARK)) < 0:
+        while (found := MARK.search(data)) is None:
             more = self._stream.read(1 << 20) or b""
             if not more:
                 self._last = self._again = b""
                 return False
-            start, data = start + len(data[: -len(MARK)]), data[-len(MARK) :] + more
-        self._last, self._again, self._at = b"", data[found + 1 :], start + found + 1
+            start, data = start + len(data[:-MARK_BYTES]), data[-MARK_BYTES:] + more
+        self._last, self._again, self._at = b"", data[found.start() :], start + found.start()
         return True
 
 
@@ -67,17 +69,16 @@ def warc_records(stream: io.BufferedReader | Stream, http: bool = True) -> Itera
     """Yields the records of a WARC file as fastwarc has them; a message (str) where a stretch was none and the next was looked for."""
     from fastwarc.warc import ArchiveIterator
 
-    window, begin, number, more = Window(stream), 0, 0, True
+    window, number, last, more = Window(stream), 0, 0, True
     while more:
-        last = begin
         try:
             for record in ArchiveIterator(window, parse_http=http):
-                number, last = number + 1, begin + record.stream_pos
+                number, last = number + 1, record.stream_pos
                 yield record
             return
         except OSError:
             more = window.seek_record(last + 1)
-            begin = window.tell()
+            last = window.tell()
             yield f"is mixed up after record {number}" + (": what stands there is no record" if more else "")
 
 
@@ -130,8 +131,8 @@ def _page(record: Any, id_: str, file: SourceFile, config: ReadConfig) -> Record
     languages = (record.headers.get("WARC-Identified-Content-Language") or "").split(",")
     meta = {"url": url, "date": (record.headers.get("WARC-Date") or "")[:10], "charset": record.http_charset or "",
             "lang": ISO_639_3.get(languages[0], "")}  # fmt: skip
-    kind = "wet" if conversion else "text" if content == "text/plain" else "html"
-    return Record(id_, kind, body, file.label, meta={k: v for k, v in meta.items() if v})
+    kind = "text" if content == "text/plain" and not conversion else "html"
+    return Record(id_, kind, body, file.label, meta={k: v for k, v in meta.items() if v}, bare=conversion)
 
 
 def _unpacked(body: bytes, transfer: str, encoding: str, limit: int) -> bytes:

@@ -1,10 +1,14 @@
 """Cleaning: what changes, and what must not."""
 
+import bz2
+from pathlib import Path
+
 import pytest
 
 from groundup.data.clean import clean, line_key, normalise, placeholders, prose, remove_lines, source_code
 from groundup.data.config import CleanConfig
 from groundup.data.extract import Block
+from groundup.data.mojibake import mend
 
 
 def test_unicode_and_spaces() -> None:
@@ -98,3 +102,51 @@ def test_prose_about_cookies_stays() -> None:
         * 2
     )
     assert remove_lines(line.strip(), set(), set()) == (line.strip(), 0)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("pay with 4111 1111 1111 1111 or 5500-0000-0000-0004", "pay with <CARD> or <CARD>"),
+    ("378282246310005 is one of American Express's for tests", "<CARD> is one of American Express's for tests"),
+    ("4111 1111 1111 1112 has a wrong check digit", "4111 1111 1111 1112 has a wrong check digit"),
+    ("ISBN 978-0-306-40615-7, part 1234 5678 9012 3456", "ISBN 978-0-306-40615-7, part 1234 5678 9012 3456"),
+    ("from 2606:4700:4700::1111 and 2001:4860:4860:0:0:0:0:8888", "from <IP> and <IP>"),
+    ("2001:db8::1 is an example, 12:30:45 a time, 2024:01:02 a date", "2001:db8::1 is an example, 12:30:45 a time, 2024:01:02 a date"),
+])  # fmt: skip
+def test_cards_and_long_addresses(text: str, expected: str) -> None:
+    assert placeholders(text) == (expected, expected.count("<"))
+    assert placeholders(text, code=True) == (text, 0)
+
+
+RIGHT = (
+    "Die Bäume blühen, und „Vögel“ singen – schön…", "Café à Genève, « naïve », l’été déjà", "Año de 1999: ¿qué pasó en España?",
+    "Българският език е от славянските", "Здравствуйте, мир", "Ελληνικά κείμενα με τόνους", "日本語の文章です。",
+    "São João, ÃO, Ângela", "— so he said… “yes”", "naïve 😀 text", "“CAFÉ” and RÉSUMÉ’s",
+)  # fmt: skip
+
+
+def wrongly(text: str) -> str:
+    """The text as UTF-8 looks through Windows-1252."""
+    return "".join(
+        bytes([byte]).decode("cp1252") if byte not in (0x81, 0x8D, 0x8F, 0x90, 0x9D) else chr(byte)
+        for byte in text.encode()
+    )
+
+
+def test_wrongly_decoded_text_is_mended() -> None:
+    assert mend("donâ€™t, cafÃ©, 20Â°C, â€œyesâ€\x9d â€“ no") == "don’t, café, 20°C, “yes” – no"
+    assert mend("right é, wrong Ã©\nplain") == "right é, wrong é\nplain"
+    for text in RIGHT[:7] + RIGHT[8:10]:
+        assert mend(wrongly(text)) == text
+    assert mend(wrongly(wrongly("naïve café – l’été"))) == "naïve café – l’été"
+
+
+def test_right_text_stays_as_it_is(data_dir: Path) -> None:
+    for text in RIGHT:
+        assert mend(text) == text
+    real = (data_dir / "text" / "wikitext2-valid.txt").read_text(encoding="utf-8")
+    with bz2.open(data_dir / "raw" / "bgwiki-excerpt.xml.bz2", "rt", encoding="utf-16") as file:
+        foreign = file.read(300_000)
+    for text in (real, foreign):
+        lines = text.split("\n")
+        changed = [(a, b) for a, b in zip(lines, mend(text).split("\n")) if a != b]
+        assert not changed

@@ -13,6 +13,7 @@ from groundup.base.records import read_documents
 from groundup.cli import main
 from groundup.data import commoncrawl
 from groundup.data.config import GetConfig, ReadConfig
+from groundup.data.extract import extract
 from groundup.data.fetch import Manners
 from groundup.data.formats import Record, SourceFile
 from groundup.data.read import read_file
@@ -100,7 +101,8 @@ def test_wet_files_give_the_bare_text(server: Server, data_dir: Path, tmp_path: 
     path = commoncrawl.get(config(server, tmp_path, files="wet"), QUICK) / "CC-x.warc.wet.gz"
     assert path.read_bytes() == data
     records = [r for r in read_file(SourceFile(path, path.name), ReadConfig()) if isinstance(r, Record)]
-    assert {r.kind for r in records} == {"wet"}
+    assert {(r.kind, r.bare) for r in records} == {("html", True)}
+    assert "<" not in extract(records[0]).text
     assert len(records) >= 8
     assert records[0].meta["date"] == "2025-01-12"
     assert records[0].meta["lang"] == "en"

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from groundup.data.extract import extract, naive
 from groundup.data.formats import Record
-from groundup.data.text import books
+from groundup.data.text import books, chapters
 
 PAGE = """<!DOCTYPE html><html lang="en"><head><title>Bread | Example</title><link rel="license" href="https://cc.example/by">
 <style>p{color:red}</style><script>track()</script></head><body>
@@ -124,12 +126,31 @@ def test_fenced_code_in_markdown_is_code() -> None:
 def test_real_books_lose_their_licence(data_dir: Path) -> None:
     text = (data_dir / "raw" / "gutenberg-books.txt").read_text(encoding="utf-8")
     found = list(books(text))
-    assert [title for _, _, title in found] == [
+    assert [book.title for book in found] == [
         "The Adventures of Sherlock Holmes",
         "History of the United States",
         "Manual of Surgery",
     ]
-    for _, body, _ in found:
+    assert [book.author for book in found][:2] == ["Sir Arthur Conan Doyle", "Charles A. Beard and Mary R. Beard"]
+    assert (found[0].lang, found[0].date) == ("en", "1999")
+    assert len(chapters(found[1].text)) >= 25
+    for body in (book.text for book in found):
         assert "*** END" not in body
         assert "START OF" not in body
-    assert sum("Project Gutenberg" in body for _, body, _ in found) == 0
+    assert sum("Project Gutenberg" in body for body in (book.text for book in found)) == 0
+
+
+def test_another_extractor_finds_the_same_content() -> None:
+    body = " ".join(f"Sentence {n} of the article says what the people of the town have done." for n in range(20))
+    page = f"<html><body><nav><a href='/'>Home</a> <a href='/b'>Shop</a></nav><main><h1>News</h1><p>{body}</p></main></body></html>"
+    pytest.importorskip("trafilatura", reason="trafilatura (extra web)")
+    record = Record("a", "html", page.encode(), "s")
+    for name in ("resiliparse", "trafilatura"):
+        text = extract(record, name).text
+        assert body in text
+        assert "Shop" not in text
+
+
+def test_a_page_without_markup_is_taken_as_it_is() -> None:
+    record = Record("a", "html", b"x < y and y > z\nmore", "s", bare=True)
+    assert extract(record).text == naive(record) == "x < y and y > z\nmore"

@@ -20,7 +20,7 @@ from groundup.data.config import ReadConfig
 from groundup.data.decode import NotText, decode
 from groundup.data.formats import Problem, Record, SourceFile
 from groundup.data.read import find_files, read_file, sniff
-from groundup.data.text import books, pieces
+from groundup.data.text import Book, books, chapters, pieces
 
 Warc = Callable[..., bytes]
 WIKI = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" xml:lang="en"><siteinfo><base>https://w.example/wiki/Main</base>
@@ -110,7 +110,26 @@ def test_gutenberg_books_are_told_apart(tmp_path: Path) -> None:
         ("book", "Two", "Story of Two."),
     ]
     assert "Licence of One" in records[0].before
-    assert list(books("no marks at all")) == [("", "no marks at all", "")]
+    assert list(books("no marks at all")) == [Book("", "no marks at all")]
+
+
+def test_chapters_are_kept(tmp_path: Path) -> None:
+    body = "".join(
+        f"\n\n\nCHAPTER {name}\n\nTHE {title}\n\n" + "They went on and on, and it was late.\n" * 60
+        for name, title in (("I", "ROAD"), ("II", "HOUSE"), ("III", "END"))
+    )
+    head = "Title: On\nAuthor: A. Person\nRelease Date: March, 1999 [EBook #1]\nLanguage: English\n"
+    head += "*** START OF THE PROJECT GUTENBERG EBOOK ON ***\n"
+    path = put(tmp_path, "b.txt", head + body)
+    records, _ = read(path, ReadConfig(max_chars=3000))
+    assert [r.meta["chapter"] for r in records] == [
+        "CHAPTER I: THE ROAD",
+        "CHAPTER II: THE HOUSE",
+        "CHAPTER III: THE END",
+    ]
+    assert all(str(r.payload).lstrip().startswith("CHAPTER") for r in records)
+    assert records[1].meta | {"author": "A. Person", "date": "1999", "lang": "en", "title": "On"} == records[1].meta
+    assert chapters("the act to come\n\nact of war\n\n") == []
 
 
 def test_long_texts_are_cut_between_paragraphs() -> None:
