@@ -7,9 +7,9 @@ known, the rules. Duplicates and the held-out split are decided at the end over 
 import contextlib
 import os
 import shutil
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,25 @@ from groundup.base.errors import DataError
 from groundup.base.files import atomic_file, write_json, write_jsonl
 from groundup.base.log import command, progress, quantity
 from groundup.base.records import read_documents
+from groundup.base.remote import address
 from groundup.base.runs import Run, open_run, record, unchanged
 from groundup.data.config import BuildConfig
 from groundup.data.decide import decide
 from groundup.data.decontaminate import Question, read_questions
-from groundup.data.engine import Map, batches, processes_for, workers
+from groundup.data.engine import Map, processes_for, workers
 from groundup.data.extract import Drop
-from groundup.data.read import Problem, Record, SourceFile, find_files, read_file
+from groundup.data.furniture import find_furniture
+from groundup.data.intake import PART_BYTES, Aside, Reading, Taken, file_bytes, part_path, readings, take
+from groundup.data.pool import peak_bytes
+from groundup.data.read import SourceFile, find_files
 from groundup.data.settle import PLACES, Settled, settle_part, tasks
-from groundup.data.stages import HEADING_MARK, begin, extract_part, judge_part, read_part, site_of
+from groundup.data.stages import KERNELS, begin, compile_kernel, judge_part
 
 __all__ = ["build", "main"]
 
-PART_BYTES, PART_RECORDS = 4 << 20, 400  # of a part: large enough to be worth a file, small enough to lose in a kill
 SHOWN = 20  # lines about files that were left out
 WHOLE = 1 << 40  # characters: no text is cut
+FREE = ("processes", "engine", "address")  # they say where the work is done, not what comes out
 STAGE_ORDER = ("read", "extract", "url", "clean", "language", "quality", "decontaminate", "duplicates", "mix")
 
 
@@ -50,10 +54,12 @@ def build(config: BuildConfig) -> Run:
     run, toml = open_run(config.project, "data", config.name), to_toml(config)
     if config.split == "tail":
         config = replace(config, read=replace(config.read, max_chars=WHOLE))
-    files, aside = find_files(config.inputs, config.read)
-    inputs = _inputs(config, files)
-    if unchanged(run, toml, inputs):
+    files, unread = find_files(config.inputs, config.read)
+    inputs, aside = _inputs(config, files), Aside()
+    if unchanged(run, toml, inputs, FREE):
         return run
+    for problem in unread:
+        aside.add(problem)
     questions = read_questions(config.problems, whole=not config.decontaminate.paths)
     try:
         with record(run, toml, inputs) as results:
@@ -62,7 +68,9 @@ def build(config: BuildConfig) -> Run:
         if not run.done:  # an earlier result, if there was one, stands again
             _remove(run.path)
         raise
-    run.log(f"next: {command('tokenizer', 'train', config.project)}")
+    words = open_run(config.project, "tokenizer")
+    known = words.done and "imported" in words.results  # a model that came in brought its words
+    run.log(f"next: {command(*(['shards'] if known else ['tokenizer', 'train']), config.project)}")
     return run
 
 
@@ -74,7 +82,7 @@ def _inputs(config: BuildConfig, files: list[SourceFile]) -> dict[str, Path]:
     for name, path in (("words", config.web.words), ("scores", config.scores.path)):
         if path is not None:
             problems[name] = path
-    readable = [f for f in files if os.access(f.path, os.R_OK)]
+    readable = [f for f in files if address(f.path) or os.access(f.path, os.R_OK)]
     if len(readable) < len(files):
         return problems | {f.label: f.path for f in readable}
     return problems | {f"raw {n}" if n else "raw": path for n, path in enumerate(config.inputs)}
@@ -89,119 +97,81 @@ def _remove(path: Path) -> None:
 
 
 def _build(
-    run: Run, config: BuildConfig, files: list[SourceFile], aside: list[Problem], questions: list[Question]
+    run: Run, config: BuildConfig, files: list[SourceFile], aside: Aside, questions: list[Question]
 ) -> dict[str, Any]:
     """Returns the run's results after all passes. Raises: DataError where nothing is left."""
     parts = run.path / "parts"
     parts.mkdir(exist_ok=True)
-    problems = list(aside)
-    processes = processes_for(config.processes, sum(f.path.stat().st_size for f in files if f.path.exists()))
-    with workers(processes, begin, (config, questions)) as run_map:
-        extracted = _extract(run_map, files, config, parts, problems)
-        _require_input(config, files, problems, extracted)
-        damage = [p for p in problems if p.damage]
-        for problem in damage[:SHOWN]:
+    processes = processes_for(config.processes, sum(map(file_bytes, files)))
+    with workers(processes, begin, (config, questions), config.engine, config.address) as run_map:
+        extracted = _extract(run_map, files, config, parts, aside)
+        for problem in aside.damage[:SHOWN]:
             run.log(f"left out: {problem.file} {problem.message}")
-        if len(damage) > SHOWN:
-            run.log(f"left out: {len(damage) - SHOWN} more; `{command('data', 'stats', config.project)}` names them")
-        _find_furniture(extracted, parts / "furniture.json", config)
-        judged = _judge(run_map, extracted, parts)
-        results = _write(run, run_map, config, judged, problems)
+        if aside.damages > SHOWN:
+            run.log(
+                f"left out: {aside.damages - SHOWN:,} more; `{command('data', 'stats', config.project)}` names them"
+            )
+        judged = _judge(run_map, extracted, parts, config)
+        results = _write(run, run_map, config, judged, aside)
+        held = max(run_map.peak_bytes, peak_bytes())
     shutil.rmtree(parts)
     run.log(f"{results['kept']:,} of {results['raw_documents']:,} documents kept ({quantity(results['kept_bytes'])}B), "
-            f"{results['heldout']:,} held out")  # fmt: skip
-    return results
+            f"{results['heldout']:,} held out; no process took more than {held / 1e6:,.0f} MB of memory")  # fmt: skip
+    return results | {"peak_bytes": held}
 
 
-def _records(files: list[SourceFile], config: BuildConfig, problems: list[Problem]) -> Iterator[Record]:
-    """Yields the records of all files; problems go to the list."""
-    for file in files:
-        for item in read_file(file, config.read):
-            if isinstance(item, Problem):
-                problems.append(item)
-            else:
-                yield item
+def _extract(run_map: Map, files: list[SourceFile], config: BuildConfig, parts: Path, aside: Aside) -> list[Path]:
+    """Returns the extracted parts in the files' order; those that a killed run has left whole are taken as they are.
 
-
-def _extract(
-    run_map: Map, files: list[SourceFile], config: BuildConfig, parts: Path, problems: list[Problem]
-) -> list[Path]:
-    """Returns the extracted parts in order; those that a killed run has left are taken as they are."""
-    done: list[Path] = []
-    size = lambda r: len(r.payload)  # noqa: E731
-    todo: list[bool] = []
-
-    def tasks() -> Iterator[tuple[Path, list[Record]]]:
-        for number, batch in enumerate(batches(_records(files, config, problems), size, PART_BYTES, PART_RECORDS)):
-            path = parts / f"extracted-{number:06d}.parquet"
-            done.append(path)
-            todo.append(not path.exists())
-            if todo[-1]:
-                yield path, batch
-            else:
-                bar.advance(len(batch))
-
-    with progress("reading", None, "parts") as bar:
-        for _ in run_map(extract_part, tasks()):
+    Raises: DataError where there is nothing to work on, or only what was whole in damaged files.
+    """
+    counts: dict[int, int] = {}
+    sound = False
+    tasks = readings(files, parts, run_map.processes, config.read)
+    kernels = KERNELS if run_map.processes > 1 else ()
+    with progress("reading", len(tasks), "units of files") as bar:
+        for taken in run_map(_first, (*kernels, *tasks)):
+            if taken is None:
+                continue
             bar.advance(1)
-    return done
+            counts[taken.unit], sound = taken.parts, sound or taken.sound
+            if taken.turn == 0:
+                aside.join(taken.aside)
+    if not any(counts.values()):
+        raise DataError(_why_nothing(config, files, aside))
+    if aside.broken and not sound and not config.read.keep_damaged:
+        path = next((f.path for f in files if f.label == aside.broken.file), aside.broken.file)
+        why = aside.broken.message.partition(";")[0]
+        raise DataError(f"{path}: {why}; fetch it again, or use what is whole in it with --read.keep-damaged")
+    return [part_path(parts, unit, part) for unit in sorted(counts) for part in range(counts[unit])]
 
 
-def _require_input(
-    config: BuildConfig, files: list[SourceFile], problems: list[Problem], extracted: list[Path]
-) -> None:
-    """Raises: DataError where there is nothing to work on, or only what was whole in damaged files."""
-    damage = [p for p in problems if p.damage]
-    more = f" (and {len(damage) - 1} more such problems)" if len(damage) > 1 else ""
-    if not extracted:
-        where = ", ".join(map(str, config.inputs))
-        if not damage:
-            raise DataError(
-                f"{where}: no text in it; put txt, md, HTML, JSONL, Parquet, WARC or MediaWiki files there, or name others with --input"
-            )
-        paths = {f.label: f.path for f in files}
-        raise DataError(
-            f"{paths.get(damage[0].file, damage[0].file)} {damage[0].message}{more}; nothing else to read in {where}"
-        )
-    damaged = {p.file for p in damage if p.rule == "damaged"}
-    if config.read.keep_damaged or not damaged:
-        return
-    sound = any(row.id.rpartition(":")[0] not in damaged for path in extracted for row in read_part(path, ["id"]))
-    if not sound:
-        worst = next(p for p in damage if p.rule == "damaged")
-        path = next(f.path for f in files if f.label == worst.file)
-        raise DataError(
-            f"{path}: {worst.message.partition(';')[0]}; fetch it again, or use what is whole in it with --read.keep-damaged"
-        )
+def _first(task: Reading | str) -> Taken | None:
+    """Does a task of the first pass: takes documents out of files, or compiles a kernel for the next pass."""
+    if isinstance(task, Reading):
+        return take(task)
+    compile_kernel(task)
+    return None
 
 
-def _find_furniture(extracted: list[Path], target: Path, config: BuildConfig) -> None:
-    """Writes, for each site, the lines that many of its pages share: at their edges, and anywhere."""
-    pages: Counter[str] = Counter()
-    lines: dict[str, Counter[str]] = defaultdict(Counter)
-    for path in extracted:
-        for row in read_part(path, ["source", "kind", "meta", "lines", "drop"]):
-            if row.kind == "html" and row.drop is None:
-                pages[site_of(row)] += 1
-                lines[site_of(row)].update(row.lines)
-    least, furniture = config.clean.boilerplate_pages, {}
-    for site, counts in lines.items():
-        edge = max(least, config.clean.boilerplate_share * pages[site])
-        anywhere = max(least, config.clean.boilerplate_anywhere * pages[site])
-        furniture[site] = ([k.lstrip(HEADING_MARK) for k, n in counts.items() if n >= edge],
-                           [k for k, n in counts.items() if n >= anywhere and not k.startswith(HEADING_MARK)])  # fmt: skip
-    write_json(target, furniture)
+def _why_nothing(config: BuildConfig, files: list[SourceFile], aside: Aside) -> str:
+    """Returns what to say where no document was found."""
+    where = ", ".join(map(str, config.inputs))
+    if not aside.damages:
+        return f"{where}: no text in it; put txt, md, HTML, JSONL, Parquet, WARC or MediaWiki files there, or name others with --input"
+    first, paths = aside.damage[0], {f.label: f.path for f in files}
+    more = f" (and {aside.damages - 1} more such problems)" if aside.damages > 1 else ""
+    return f"{paths.get(first.file, first.file)} {first.message}{more}; nothing else to read in {where}"
 
 
-def _judge(run_map: Map, extracted: list[Path], parts: Path) -> list[Path]:
+def _judge(run_map: Map, extracted: list[Path], parts: Path, config: BuildConfig) -> list[Path]:
     """Returns the judged parts in order."""
-    tasks = [
-        (path, path.with_name(path.name.replace("extracted", "judged")), parts / "furniture.json") for path in extracted
-    ]
-    with progress("judging", len(tasks), "parts") as bar:
-        for _ in run_map(judge_part, (task for task in tasks if not task[1].exists())):
+    targets = [path.with_name(path.name.replace("extracted", "judged")) for path in extracted]
+    furniture = find_furniture(run_map, extracted, parts, config.clean.boilerplate_pages, PART_BYTES * len(extracted))
+    with progress("judging", len(targets), "parts") as bar:
+        for _ in run_map(judge_part, zip(extracted, targets, repeat(furniture))):
             bar.advance(1)
-    return [target for _, target, _ in tasks]
+    return targets
 
 
 def _explain_nothing(config: BuildConfig, judged: list[Path]) -> None:
@@ -219,57 +189,47 @@ def _explain_nothing(config: BuildConfig, judged: list[Path]) -> None:
                     f"give more text, change that threshold{key} or use --filters none")  # fmt: skip
 
 
-def _write(run: Run, run_map: Map, config: BuildConfig, judged: list[Path], problems: list[Problem]) -> dict[str, Any]:
+def _write(run: Run, run_map: Map, config: BuildConfig, judged: list[Path], aside: Aside) -> dict[str, Any]:
     """Writes the document files, the features and stats.json; returns the results. Raises: DataError where nothing is left."""
     decided = decide(run_map, judged, run.path / "parts", config)
+    sums = Settled()
     with progress("writing", len(judged), "parts") as bar:
-        settled = []
         for part in run_map(settle_part, tasks(judged, decided, config)):
-            settled.append(part)
+            sums.add(part)
             bar.advance(1)
-    counts: Counter[str] = sum((part.counts for part in settled), Counter())
-    if not counts["documents"]:
+    if not sums.counts["documents"]:
         _explain_nothing(config, judged)
-    sizes: Counter[str] = sum((part.sizes for part in settled), Counter())
-    for place in (*PLACES, "features"):
-        _join([path.with_name(f"{place}-{path.name}") for path in judged], run.path / f"{place}.parquet")
-    stats = _stats(settled, problems) | {
+    joining = (([path.with_name(f"{place}-{path.name}") for path in judged], run.path / f"{place}.parquet")
+               for place in (*PLACES, "features"))  # fmt: skip
+    for _ in run_map(_join, joining):
+        pass
+    stats = _stats(sums, aside) | {
         "filters": config.filters,
-        "kept": counts["documents"], "kept_bytes": sizes["documents"], "heldout": counts["heldout"], "heldout_bytes": sizes["heldout"],
-        "raw_documents": decided.starts[-1], "raw_bytes": sum(part.raw_bytes for part in settled),
-        "problems": [{"file": p.file, "rule": p.rule, "message": p.message} for p in problems if p.damage][:100],
+        "kept": sums.counts["documents"], "kept_bytes": sums.sizes["documents"],
+        "heldout": sums.counts["heldout"], "heldout_bytes": sums.sizes["heldout"],
+        "raw_documents": decided.starts[-1], "raw_bytes": sums.raw_bytes,
+        "problems": [{"file": p.file, "rule": p.rule, "message": p.message} for p in aside.damage],
     }  # fmt: skip
-    write_jsonl(run.path / "contamination.jsonl", (match for part in settled for match in part.matches))
+    write_jsonl(run.path / "contamination.jsonl", sums.matches)
     write_json(run.path / "stats.json", stats)
     return {key: stats[key] for key in ("kept", "kept_bytes", "heldout", "raw_documents", "raw_bytes")}
 
 
-def _stats(settled: list[Settled], problems: list[Problem]) -> dict[str, Any]:
+def _stats(sums: Settled, aside: Aside) -> dict[str, Any]:
     """Returns the funnel and the sums over all parts."""
-    funnel: dict[tuple[str, str], list[Any]] = {}
-    sources: dict[str, Counter[str]] = defaultdict(Counter)
-    for problem in problems:
-        entry = funnel.setdefault(("read", problem.rule), [0, 0, problem.file])
-        entry[0] += 1
-    for part in settled:
-        for key, (count, size, example) in part.funnel.items():
-            entry = funnel.setdefault(key, [0, 0, example])
-            entry[0], entry[1] = entry[0] + count, entry[1] + size
-        for source, sums in part.sources.items():
-            sources[source].update(sums)
+    funnel = {("read", rule): [count, 0, aside.examples[rule]] for rule, count in aside.counts.items()} | sums.funnel
     order = sorted(funnel.items(), key=lambda item: (STAGE_ORDER.index(item[0][0]), -item[1][0], item[0][1]))
     return {
-        "sources": sources,
-        "languages": sum((part.languages for part in settled), Counter()),
-        "changes": sum((part.changes for part in settled), Counter()),
+        "sources": sums.sources, "languages": sums.languages, "changes": sums.changes,
         "funnel": [{"stage": s, "rule": r, "dropped": n, "bytes": b, "example_id": e} for (s, r), (n, b, e) in order],
-    }
+    }  # fmt: skip
 
 
-def _join(parts: list[Path], target: Path) -> None:
+def _join(task: tuple[list[Path], Path]) -> Path:
     """Writes the rows of Parquet files into one, a part at a time, atomically."""
     import pyarrow.parquet as pq
 
+    parts, target = task
     with (
         atomic_file(target) as temporary,
         pq.ParquetWriter(temporary, pq.read_schema(parts[0]), compression="zstd") as writer,
@@ -277,3 +237,4 @@ def _join(parts: list[Path], target: Path) -> None:
         for path in parts:
             if (table := pq.read_table(path)).num_rows:
                 writer.write_table(table)
+    return target

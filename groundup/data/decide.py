@@ -4,7 +4,6 @@ Tasks read the columns that they need of one part; what comes back grows with th
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -17,6 +16,7 @@ from groundup.data.dedup import DROP, RULES, Member, find_near, find_same, rank
 from groundup.data.engine import Map
 from groundup.data.mix import epochs
 from groundup.data.overlap import CUT, Texts, find_stretches, find_units
+from groundup.data.rows import read_columns
 
 __all__ = ["Decisions", "decide"]
 
@@ -53,14 +53,6 @@ class _Tally(NamedTuple):
     bytes: dict[str, int]
 
 
-def _columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns some columns of a judged part."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path, columns=list(names))
-    return {name: table[name].to_numpy() for name in names}
-
-
 def _sides(found: dict[str, np.ndarray], start: int, forced: int, config: BuildConfig) -> np.ndarray:
     """Returns which documents of a part are on the held-out side."""
     heldout = found["share"] < config.heldout if config.split == "hash" else np.zeros(len(found["share"]), bool)
@@ -72,7 +64,7 @@ def _sides(found: dict[str, np.ndarray], start: int, forced: int, config: BuildC
 def _tally(task: tuple[Path, int, np.ndarray, BuildConfig]) -> _Tally:
     """Returns a part's sums without its duplicates (numbers of documents)."""
     path, start, duplicates, config = task
-    found = _columns(path, ["drop", "share", "source", "size"])
+    found = read_columns(path, ["drop", "share", "source", "size"])
     heldout, ruled = _sides(found, start, NOBODY, config), found["drop"] != ""
     alive = ~ruled
     alive[duplicates - start] = False
@@ -91,7 +83,7 @@ def _members(path: Path, start: int, config: BuildConfig, forced: int, before: n
     they are on the held-out side, for raw mode trains on the others. before, found: numbers of documents.
     """
     names = ["share", "drop", "words", "score", "signature" if rule == NEAR else "url" if rule == URL else "exact"]
-    columns = _columns(path, names)
+    columns = read_columns(path, names)
     heldout, taking, values = _sides(columns, start, forced, config), columns["drop"] == "", columns[names[-1]]
     taking[before - start] = False
     if raw:
@@ -123,7 +115,7 @@ def _find(run_map: Map, parts: list[Path], starts: list[int], folder: Path, conf
 
 def _texts(path: Path, start: int, config: BuildConfig, forced: int, before: np.ndarray) -> Texts:
     """Returns the texts of a part that are still there. before: numbers of documents that were dropped."""
-    found = _columns(path, ["share", "drop", "words", "score", "text"])
+    found = read_columns(path, ["share", "drop", "words", "score", "text"])
     heldout, alive = _sides(found, start, forced, config), found["drop"] == ""
     alive[before - start] = False
     chosen, ranks = np.flatnonzero(alive), rank(heldout, found["words"], found["score"])
@@ -153,7 +145,7 @@ def _within(drops: np.ndarray, start: int, stop: int) -> np.ndarray:
 
 def _ids(task: tuple[Path, list[int]]) -> list[str]:
     """Returns the ids of some rows of a part."""
-    found = _columns(task[0], ["id"])["id"]
+    found = read_columns(task[0], ["id"])["id"]
     return [str(found[k]) for k in task[1]]
 
 

@@ -1,18 +1,14 @@
-"""The engine: tasks go to local processes and come back in order, a few at a time; finished parts are found again after a kill."""
+"""The engine: tasks go to workers and come back in order, a few at a time. A worker is this process, one beside it, or one of a cluster."""
 
 import multiprocessing
 import os
-import pickle
-import signal
-import tempfile
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from groundup.base.errors import StorageError
+from groundup.data.cluster import cluster
+from groundup.data.pool import Pool, peak_bytes
 
 __all__ = ["Map", "batches", "processes_for", "workers"]
 
@@ -24,8 +20,29 @@ SMALL_BYTES = 4 << 20  # below this much input starting processes costs more tha
 class Map(Protocol):
     """What `workers` yields: apply a function of a module to each task, results in the tasks' order."""
 
+    @property
+    def processes(self) -> int:
+        """How many tasks run at a time."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that one worker has held so far."""
+
     def __call__(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """Yields the results in the tasks' order."""
+
+
+class _Here:
+    """A `Map` over this very process."""
+
+    processes = 1
+
+    @property
+    def peak_bytes(self) -> int:
+        return peak_bytes()
+
+    def __call__(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        return map(work, tasks)
 
 
 def processes_for(asked: int, input_bytes: int) -> int:
@@ -50,49 +67,34 @@ def batches(items: Iterable[T], size: Callable[[T], int], limit: int, count: int
         yield batch
 
 
-def _begin(prepared: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    with open(prepared, "rb") as handle:
-        initialise, arguments = pickle.load(handle)
-    initialise(*arguments)
-
-
 @contextmanager
-def workers(processes: int, initialise: Callable[..., None], arguments: tuple[Any, ...]) -> Iterator[Map]:
-    """Yields a `Map` over a pool of processes, each prepared by `initialise(*arguments)`; with one process, over this one.
+def workers(
+    processes: int,
+    initialise: Callable[..., None],
+    arguments: tuple[Any, ...],
+    engine: str = "local",
+    address: str = "",
+) -> Iterator[Map]:
+    """Yields a `Map` over workers, each prepared by `initialise(*arguments)`: this process if it is to be one, else a pool, or Ray's.
 
-    At most two tasks a process are under way, so that memory stays bounded however long the tasks' iterable is.
-    Raises: StorageError where a worker was killed.
+    A task may be done twice where a worker dies, so its files must come out the same and whole.
+    Raises: StorageError where a worker dies of the same task again and again; ConfigError where Ray can't be had.
     """
+    if engine == "ray":
+        with cluster(processes, initialise, arguments, address) as found:
+            yield found
+        return
     if processes == 1:
         initialise(*arguments)
-        yield lambda work, tasks: map(work, tasks)
+        yield _Here()
         return
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # This is a worker that imports the caller's script and would begin the whole work again; its pool would never start, nor end.
         raise StorageError(
             'a script that starts worker processes must do so under `if __name__ == "__main__":`, for they import it'
         )
-    context = multiprocessing.get_context("spawn")  # fork would copy the threads of Arrow in an unknown state
-    # What prepares a worker goes by a file: through the pipe, a worker that dies before it has read it would leave us writing for ever.
-    with tempfile.NamedTemporaryFile(prefix="groundup-", delete=False) as handle:
-        pickle.dump((initialise, arguments), handle)
-    pool = ProcessPoolExecutor(processes, context, _begin, (handle.name,))
-
-    def run(work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
-        waiting: deque[Future[R]] = deque()
-        for task in tasks:
-            waiting.append(pool.submit(work, task))
-            if len(waiting) >= 2 * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
+    pool = Pool(processes, initialise, arguments)
     try:
-        yield run
-    except BrokenProcessPool as error:
-        raise StorageError("a worker process died (what it said stands above; if nothing, it was killed, most likely for want of memory); "
-                           f"run the same command with --processes {max(1, processes // 2)}, it continues") from error  # fmt: skip
+        yield pool
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        os.unlink(handle.name)
+        pool.close()

@@ -204,7 +204,8 @@ def _page(chars, n, kinds, numbers, phrases, kept, out):  # type: ignore[no-unty
         if flags & CITATIONS:
             size = _uncited(chars, start, stop, phrases, kinds, kept, size)
         else:
-            kept[size : size + stop - start] = chars[start:stop]
+            for k in range(start, stop):  # not a slice: that compiles three seconds of error messages
+                kept[size + k - start] = chars[k]
             size += stop - start
         last = kept[size - 1] if size > begin else np.uint32(0)
         dots = size - begin >= 3 and kept[size - 1] == 46 and kept[size - 2] == 46 and kept[size - 3] == 46

@@ -266,8 +266,14 @@ def _least(hashes, count, factors, summands, least):  # type: ignore[no-untyped-
 def _holds(hashes, count, heads):  # type: ignore[no-untyped-def]
     """Returns whether one of the hashes is among the sorted heads."""
     for i in range(count):
-        at = np.searchsorted(heads, hashes[i])
-        if at < len(heads) and heads[at] == hashes[i]:
+        low, high = 0, len(heads)  # np.searchsorted takes a second to compile
+        while low < high:
+            middle = (low + high) // 2
+            if heads[middle] < hashes[i]:
+                low = middle + 1
+            else:
+                high = middle
+        if low < len(heads) and heads[low] == hashes[i]:
             return True
     return False
 

@@ -1,13 +1,13 @@
 """What documents repeat of each other within their texts: lines or paragraphs, and stretches of any kind; found out of core, then cut.
 
-Lines and paragraphs meet by their hash. Stretches of at least `substring_chars` bytes meet by anchors: of every so many neighbouring
-windows the one with the smallest hash (winnowing, Schleimer et al. 2003), which two equal stretches choose alike; then the bytes themselves
-are compared, as far as they agree. A suffix array would need the whole corpus in memory. The first of equal things stays: in a held-out
-document, else in the better one. Equal to: groundup.data.plain.without_repeated_lines, without_repeated_stretches
+Lines and paragraphs meet by their hash. Stretches of at least `substring_chars` bytes meet by anchors: each stretch of that very length has
+one, the place in it where a shorter window has the smallest hash (winnowing, Schleimer et al. 2003), and equal stretches have it in one
+place. So all that are equal meet at an anchor, where every stretch around it is compared: what a suffix array finds is found, and no worker
+holds the corpus. The first of equal things stays: in a held-out document, else in the better one.
+Equal to: groundup.data.plain.without_repeated_lines, without_repeated_stretches
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from numba import njit
 
 from groundup.data.config import DedupConfig
 from groundup.data.dedup import BEHIND
-from groundup.data.engine import Map
+from groundup.data.engine import Map, batches
 from groundup.data.scan import BASE, mix
 from groundup.data.shuffle import RECORD, gather, partitions_for, scatter
 
@@ -26,7 +26,8 @@ __all__ = ["CUT", "Texts", "cut", "find_stretches", "find_units"]
 CUT = np.dtype(
     [("doc", "<u8"), ("start", "<u8"), ("stop", "<u8"), ("kept", "<u8")]
 )  # bytes start:stop of a document, kept in another
-COMPARED = 32  # occurrences of an anchor that another is compared with: the first ones
+ROWS = 1 << 14  # occurrences of anchors that are compared at a time
+MOST = 1 << 19  # of one anchor: the first of them only, where there are more
 SEPARATOR = {"line": b"\n", "paragraph": b"\n\n"}
 
 
@@ -131,21 +132,58 @@ def _anchors(data, window, run, places, hashes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _common(one, i, two, j):  # type: ignore[no-untyped-def]
-    """Returns how far two texts agree to the left and to the right of the places i and j."""
-    left = right = 0
-    while i - left > 0 and j - left > 0 and one[i - left - 1] == two[j - left - 1]:
-        left += 1
-    while i + right < len(one) and j + right < len(two) and one[i + right] == two[j + right]:
-        right += 1
-    return left, right
+def _repeats(texts, lows, highs, groups, least, partners):  # type: ignore[no-untyped-def]
+    """Sets partners[i, s] to the first row of i's group that has the bytes s:s + least of row i in the same place, -1 if that is row i.
+
+    Row i holds text in lows[i]:highs[i]; group g is the rows groups[g]:groups[g + 1].
+    """
+    largest, top, stamp = 1, np.uint64(1), 0
+    for g in range(len(groups) - 1):
+        largest = max(largest, groups[g + 1] - groups[g])
+    size = 4
+    while size < 2 * largest:
+        size *= 2
+    keys, owners, stamps = np.empty(size, np.uint64), np.empty(size, np.int64), np.zeros(size, np.int64)
+    rolling = np.zeros(len(texts), np.uint64)
+    for _ in range(least - 1):
+        top *= BASE
+    for g in range(len(groups) - 1):
+        size = 4
+        while size < 2 * (groups[g + 1] - groups[g]):
+            size *= 2
+        mask = np.uint64(size - 1)
+        for s in range(partners.shape[1]):
+            stamp += 1
+            for i in range(groups[g], groups[g + 1]):
+                h = rolling[i]
+                if s > 0:
+                    h -= (np.uint64(texts[i, s - 1]) + np.uint64(1)) * top
+                for k in range(s + least - 1 if s > 0 else 0, s + least):
+                    h = h * BASE + np.uint64(texts[i, k]) + np.uint64(1)
+                rolling[i], partners[i, s] = h, -1
+                if s < lows[i] or s + least > highs[i]:
+                    continue
+                h = mix(h)
+                at = h & mask
+                while stamps[at] == stamp and keys[at] != h:
+                    at = (at + np.uint64(1)) & mask
+                if stamps[at] != stamp:
+                    keys[at], owners[at], stamps[at] = h, i, stamp
+                    continue
+                j, k = owners[at], s
+                if s > 0 and partners[i, s - 1] == j:
+                    k = s + least - 1  # the bytes before were found equal with the stretch before
+                while k < s + least and texts[i, k] == texts[j, k]:
+                    k += 1
+                if k == s + least:
+                    partners[i, s] = j
 
 
 def _scatter_anchors(task: tuple[Callable[[], Texts], Path, int, DedupConfig]) -> Path:
     """Writes a part's anchors, and beside them its texts with a table of where each lies."""
     make, path, partitions, dedup = task
     found, records = make(), []
-    window = max(dedup.substring_chars // 2, 1)
+    window = _window(dedup.substring_chars)
     for doc, rank, text in zip(found.docs.tolist(), found.ranks.tolist(), found.texts):
         places, hashes = np.empty(len(text) + 1, np.int64), np.empty(len(text) + 1, np.uint64)
         count = _anchors(np.frombuffer(text, np.uint8), window, dedup.substring_chars - window + 1, places, hashes)
@@ -183,25 +221,67 @@ class _Shelf:
         return data[ends[k] : ends[k + 1]]
 
 
+def _cuts(records: np.ndarray, groups: np.ndarray, shelf: _Shelf, least: int, window: int) -> np.ndarray:
+    """Returns the cuts around some anchors: of each group (from groups[g] on) what an earlier record has in the same place."""
+    before = least - window  # bytes that a stretch may begin before its anchor
+    texts = np.zeros((len(records), before + least), np.uint8)
+    lows, highs = np.zeros(len(records), np.int64), np.zeros(len(records), np.int64)
+    for k, (doc, place) in enumerate(zip(records["doc"].tolist(), records["item"].tolist())):
+        text = shelf.text(doc)
+        start, stop = max(place - before, 0), min(place + least, len(text))
+        lows[k], highs[k] = start - place + before, stop - place + before
+        texts[k, lows[k] : highs[k]] = text[start:stop]
+    partners = np.empty((len(records), before + 1), np.int32)
+    _repeats(texts, lows, highs, groups, least, partners)
+    partners[records["rank"] < BEHIND] = -1  # a held-out document stays whole
+    edges = np.diff(partners, axis=1, prepend=-1, append=-1)  # runs of stretches that the same row has
+    row, at = np.nonzero(edges)
+    first = partners[row, np.minimum(at, before)] >= 0
+    first &= at <= before
+    last = np.zeros(len(row), bool)
+    last[1:] = first[:-1]
+    cuts = np.zeros(int(first.sum()), CUT)
+    row, begin, end = row[first], at[first], at[last]
+    offset = records["item"][row].astype(np.int64) - before
+    cuts["doc"], cuts["start"], cuts["stop"] = records["doc"][row], offset + begin, offset + end - 1 + least
+    cuts["kept"] = records["doc"][partners[row, begin]]
+    return cuts
+
+
 def _reduce_anchors(task: tuple[Sequence[Path], int, int, int]) -> np.ndarray:
     """Returns the cuts of stretches that occur before, of at least so many bytes."""
     paths, partition, partitions, least = task
-    records, shelf, cuts = gather(paths, partition, partitions), _Shelf(paths), []
-    edges = np.concatenate(([True], records["key"][1:] != records["key"][:-1], [True]))
-    bounds = np.flatnonzero(edges).tolist() if len(records) else []
-    for begin, end in pairwise(bounds):
-        for k in range(begin + 1, end):
-            row = records[k]
-            if row["rank"] < BEHIND:
-                continue
-            for before in records[begin : min(k, begin + COMPARED)]:
-                place = int(row["item"])
-                left, right = _common(
-                    shelf.text(int(before["doc"])), int(before["item"]), shelf.text(int(row["doc"])), place
-                )
-                if left + right >= least:
-                    cuts.append((int(row["doc"]), place - left, place + right, int(before["doc"])))
-    return np.unique(np.array(cuts, CUT))
+    records, shelf = gather(paths, partition, partitions), _Shelf(paths)
+    edges = np.flatnonzero(np.concatenate(([True], records["key"][1:] != records["key"][:-1], [True])))
+    sizes = np.minimum(np.diff(edges), MOST)
+    groups = [(int(a), int(n)) for a, n in zip(edges, sizes) if n > 1] if len(records) else []
+    found = [np.zeros(0, CUT)]
+    for some in batches(groups, lambda group: group[1], ROWS, ROWS):
+        chosen = np.concatenate([np.arange(a, a + n) for a, n in some])
+        starts = np.cumsum([0, *(n for _, n in some)])
+        found.append(_cuts(records[chosen], starts, shelf, least, _window(least)))
+    return _joined(np.concatenate(found))
+
+
+def _window(least: int) -> int:
+    """Returns the length of the windows among which anchors are chosen."""
+    return max(least // 2, 1)
+
+
+def _joined(cuts: np.ndarray) -> np.ndarray:
+    """Returns the cuts sorted, those joined that touch and are kept in the same document."""
+    if not len(cuts):
+        return cuts
+    cuts = np.sort(cuts)
+    base = np.cumsum(np.concatenate(([0], cuts["doc"][1:] != cuts["doc"][:-1]))) << 40
+    reach = np.maximum.accumulate(base + cuts["stop"].astype(np.int64))
+    new = np.ones(len(cuts), bool)
+    new[1:] = (base + cuts["start"].astype(np.int64))[1:] > reach[:-1]
+    new[1:] |= cuts["kept"][1:] != cuts["kept"][:-1]
+    first = np.flatnonzero(new)
+    joined = cuts[first]
+    joined["stop"] = np.maximum.reduceat(cuts["stop"], first)
+    return joined
 
 
 def find_stretches(run_map: Map, parts: Parts, documents: int, folder: Path, dedup: DedupConfig) -> np.ndarray:
@@ -216,7 +296,7 @@ def find_stretches(run_map: Map, parts: Parts, documents: int, folder: Path, ded
     for path in paths:
         for suffix in ("", ".npz", ".texts"):
             path.with_suffix(suffix).unlink()
-    return np.sort(np.concatenate(found))
+    return _joined(np.concatenate(found))
 
 
 def _spans(cuts: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from groundup.data.extract import Drop
 from groundup.data.measure import FEATURES
 from groundup.data.mix import copies
 from groundup.data.overlap import cut
-from groundup.data.stages import Row, read_part
+from groundup.data.rows import Row, read_part
 
 __all__ = ["PLACES", "Settled", "Task", "settle_part", "tasks"]
 
@@ -40,17 +40,30 @@ class Task(NamedTuple):
     config: BuildConfig
 
 
-class Settled(NamedTuple):
-    """A part's sums. funnel: (stage, rule) -> documents, bytes, the first of them."""
+@dataclass
+class Settled:
+    """A part's sums, or those of several. funnel: (stage, rule) -> documents, bytes, the first of them."""
 
-    counts: Counter[str]
-    sizes: Counter[str]
-    raw_bytes: int
-    sources: dict[str, Counter[str]]
-    languages: Counter[str]
-    changes: Counter[str]
-    funnel: dict[tuple[str, str], list[Any]]
-    matches: list[dict[str, Any]]  # what stood in documents of the evaluation files
+    counts: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[str] = field(default_factory=Counter)
+    raw_bytes: int = 0
+    sources: dict[str, Counter[str]] = field(default_factory=dict)
+    languages: Counter[str] = field(default_factory=Counter)
+    changes: Counter[str] = field(default_factory=Counter)
+    funnel: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    matches: list[dict[str, Any]] = field(default_factory=list)  # what stood in documents of the evaluation files
+
+    def add(self, part: "Settled") -> None:
+        """Adds the sums of the part that follows."""
+        self.raw_bytes += part.raw_bytes
+        for name in ("counts", "sizes", "languages", "changes"):
+            getattr(self, name).update(getattr(part, name))
+        for source, sums in part.sources.items():
+            self.sources.setdefault(source, Counter()).update(sums)
+        for key, (count, size, example) in part.funnel.items():
+            entry = self.funnel.setdefault(key, [0, 0, example])
+            entry[0], entry[1] = entry[0] + count, entry[1] + size
+        self.matches += part.matches
 
 
 def tasks(parts: list[Path], decided: Decisions, config: BuildConfig) -> Iterator[Task]:
@@ -106,11 +119,11 @@ def _trimmed(row: Row, cuts: np.ndarray, task: Task) -> Row:
 
 def settle_part(task: Task) -> Settled:
     """Writes documents, heldout, dropped and features of a part beside it; returns its sums."""
-    found = Settled(Counter(), Counter(), 0, {}, Counter(), Counter(), {}, [])
+    found = Settled()
     rows = read_part(task.path)
     places: dict[str, list[Document]] = {place: [] for place in PLACES}
     for at, row in enumerate(rows):
-        found = found._replace(raw_bytes=found.raw_bytes + row.raw_bytes)
+        found.raw_bytes += row.raw_bytes
         cuts = task.cuts[slice(*np.searchsorted(task.cuts["doc"], [task.number + at, task.number + at + 1]))]
         if len(cuts):
             rows[at] = row = _trimmed(row, cuts, task)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["PARTITION_BYTES", "RECORD", "gather", "partitions_for", "scatter"]
+__all__ = ["PARTITION_BYTES", "RECORD", "gather", "partition_of", "partitions_for", "scatter"]
 
 PARTITION_BYTES = 32 << 20  # of records; sorting and pairing them takes about eight times as much
 SPREAD = 2000  # documents for each further partition: enough of them for every worker
@@ -22,11 +22,15 @@ def partitions_for(records: int, documents: int) -> int:
     return max(1, -(-records * RECORD.itemsize // PARTITION_BYTES), min(16, documents // SPREAD))
 
 
+def partition_of(keys: np.ndarray, partitions: int) -> np.ndarray:
+    """Returns the partition of each key, by its highest bits. Shapes: (keys,) uint64 -> (keys,) int64."""
+    return (((keys >> np.uint64(32)) * np.uint64(partitions)) >> np.uint64(32)).astype(np.int64)
+
+
 def scatter(path: Path, records: np.ndarray, partitions: int) -> None:
     """Writes a part's records sorted by partition, after a table of where each partition begins."""
-    where = ((records["key"] >> np.uint64(32)) * np.uint64(partitions)) >> np.uint64(32)
-    starts = np.zeros(partitions + 1, "<i8")
-    np.cumsum(np.bincount(where.astype(np.int64), minlength=partitions), out=starts[1:])
+    where, starts = partition_of(records["key"], partitions), np.zeros(partitions + 1, "<i8")
+    np.cumsum(np.bincount(where, minlength=partitions), out=starts[1:])
     with open(path, "wb") as handle:
         handle.write(starts.tobytes())
         handle.write(records[np.argsort(where, kind="stable")].tobytes())

@@ -1,18 +1,16 @@
 """What a worker does to a part of the corpus: `extract_part` (markup, cleaning), then `judge_part` (every rule that needs one document)."""
 
-import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
 
 from groundup.base.errors import DataError
-from groundup.base.files import atomic_file, read_json
 from groundup.data.arithmetic import false_arithmetic
 from groundup.data.classify import unwanted_language
 from groundup.data.clean import clean, line_key, remove_lines
@@ -20,51 +18,19 @@ from groundup.data.config import BuildConfig, ScoresConfig
 from groundup.data.decode import NotText
 from groundup.data.decontaminate import ProblemIndex, Question
 from groundup.data.extract import Drop, extract, naive
+from groundup.data.furniture import LONGEST, NOTHING, Furniture
 from groundup.data.measure import FEATURES, measure
 from groundup.data.minhash import hash_functions, sign
 from groundup.data.mix import unit_hash
 from groundup.data.quality import blocked, first_broken, forbidden_words, read_list
 from groundup.data.read import Record
+from groundup.data.rows import HEADING_MARK, Row, is_whole, read_part, site_of, write_part
 
-__all__ = [
-    "HEADING_MARK",
-    "Row",
-    "begin",
-    "extract_part",
-    "judge_part",
-    "judge_texts",
-    "read_part",
-    "site_of",
-    "write_part",
-]
+__all__ = ["KERNELS", "begin", "compile_kernel", "extract_part", "judge_part", "judge_texts"]
 
-FURNITURE_LENGTH = 400  # longer lines aren't counted as furniture
-HEADING_MARK, NO_PROSE = "\x01", "\n"
+KERNELS = ("rules", "signatures")  # what judging compiles the first time on a machine
+NO_PROSE = "\n"
 MOSTLY_CODE = 0.2  # a page with less prose than this share is judged as code
-
-
-@dataclass(frozen=True)
-class Row:
-    """A document on its way: its text, its fate so far, and what the global decisions need of it."""
-
-    id: str
-    text: str
-    source: str
-    kind: str
-    meta: dict[str, Any]
-    drop: Drop | None
-    share: float  # the hash that decides whether it is held out
-    raw_bytes: int
-    prose: str = ""  # the text without its code, where it has both
-    raw: str = ""  # the naive text, kept where nothing is filtered
-    lines: list[str] = field(default_factory=list)  # prose lines that may be furniture of its site, headings marked
-    exact: bytes = b""  # hash of the final text, 16 bytes
-    signature: bytes = b""  # MinHash numbers, uint64
-    words: int = 0  # of the final text, in the sense of the duplicates
-    score: float = math.nan  # of a classifier or a model, where a file of scores is given
-    size: int = 0  # bytes of the final text
-    url: bytes = b""  # hash of its address, 16 bytes
-    features: bytes = b""  # what the quality rules measured, float64
 
 
 class _State(NamedTuple):
@@ -87,36 +53,6 @@ def begin(config: BuildConfig, questions: Sequence[Question]) -> None:
     _state[:] = [_State(config, ProblemIndex(questions, config.decontaminate), addresses, forbidden, functions)]
 
 
-def write_part(path: Path, rows: Sequence[Row]) -> None:
-    """Writes the rows of a part as Parquet, atomically: a part that exists is whole."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    string = pa.large_string()
-    kinds = {"id": string, "text": string, "source": string, "kind": string, "meta": string, "drop": string, "share": pa.float64(),
-             "raw_bytes": pa.int64(), "raw": string, "prose": string, "lines": pa.large_list(string), "exact": pa.binary(),
-             "signature": pa.large_binary(),
-             "words": pa.int64(), "score": pa.float64(), "size": pa.int64(), "url": pa.binary(), "features": pa.binary()}  # fmt: skip
-    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in kinds}
-    columns["meta"] = [json.dumps(row.meta, ensure_ascii=False) for row in rows]
-    columns["drop"] = [json.dumps(row.drop, ensure_ascii=False) if row.drop else "" for row in rows]
-    with atomic_file(path) as temporary:
-        pq.write_table(pa.table(columns, schema=pa.schema(list(kinds.items()))), temporary, compression="zstd")
-
-
-def read_part(path: Path, columns: Sequence[str] | None = None) -> list[Row]:
-    """Returns the rows of a part; columns that aren't asked for are empty."""
-    import pyarrow.parquet as pq
-
-    empty = asdict(Row("", "", "", "", {}, None, 0.0, 0))
-    rows = []
-    for values in pq.read_table(path, columns=list(columns) if columns else None).to_pylist():
-        values["meta"] = json.loads(values.get("meta") or "{}")
-        values["drop"] = Drop(*json.loads(values["drop"])) if values.get("drop") else None
-        rows.append(Row(**{**empty, **values}))
-    return rows
-
-
 def _row(record: Record) -> Row:
     """Returns a record's document, cleaned, or dropped where it has none."""
     config = _state[0].config
@@ -124,7 +60,7 @@ def _row(record: Record) -> Row:
     raw_bytes = len(record.payload if isinstance(record.payload, bytes) else record.payload.encode("utf-8", "replace"))
     base = Row(record.id, "", record.source, record.kind, meta, None, 0.0, raw_bytes)
     try:
-        found = extract(record)
+        found = extract(record, config.clean.extractor)
         raw = naive(record) if config.filters == "none" else ""
     except NotText as error:
         return replace(base, drop=Drop("extract", error.rule, str(error)))
@@ -139,10 +75,25 @@ def _row(record: Record) -> Row:
             key for line in prose.split("\n") if (key := line_key(line)) and key not in title
         }  # a page's own title is no furniture
         headings = {line_key(h) for h in found.headings}
-        lines = sorted(HEADING_MARK * (k in headings) + k for k in keys if len(k) <= FURNITURE_LENGTH)
+        lines = sorted(HEADING_MARK * (k in headings) + k for k in keys if len(k) <= LONGEST)
     # The split is decided here, on what the page says, before any rule has looked at it.
     return replace(base, text=text, meta=meta, drop=drop, share=unit_hash(found.text), raw=raw, lines=lines,
                    prose="" if prose == text else prose or NO_PROSE)  # fmt: skip
+
+
+def compile_kernel(kernel: str) -> None:
+    """Compiles a kernel, or reads it from where it was kept: one worker does so for all, while others extract."""
+    if kernel == "rules":
+        judge_texts(["This is the end."], ["text"])
+    else:
+        config, functions = _state[0].config, _state[0].functions
+        sign(
+            ["This is the end."],
+            config.dedup.ngram,
+            functions,
+            _state[0].problems.heads,
+            config.decontaminate.min_words,
+        )
 
 
 def extract_part(task: tuple[Path, list[Record]]) -> Path:
@@ -250,19 +201,12 @@ def _judge(prepared: Sequence[tuple[Row, str, str]]) -> list[Row]:
     return [replace(row, lines=[], prose="") for row in rows]
 
 
-def judge_part(task: tuple[Path, Path, Path]) -> Path:
+def judge_part(task: tuple[Path, Path, Furniture]) -> Path:
     """Writes the judged rows of an extracted part (task: from, to, the sites' furniture); returns the new part's path."""
-    source, target, furniture_file = task
-    furniture = {
-        site: (frozenset(edge), frozenset(anywhere)) for site, (edge, anywhere) in read_json(furniture_file).items()
-    }
-    nothing: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+    source, target, furniture = task
+    if is_whole(target):  # a killed run has left it
+        return target
     rows = read_part(source)
-    write_part(target, _judge([_prepare(row, *furniture.get(site_of(row), nothing)) for row in rows]))
+    found = furniture.of(rows, _state[0].config.clean)
+    write_part(target, _judge([_prepare(row, *found.get(site_of(row), NOTHING)) for row in rows]))
     return target
-
-
-def site_of(row: Row) -> str:
-    """Returns the site whose furniture a page shares: its host, or its source where it has no address."""
-    rest = str(row.meta.get("url", "")).partition("://")[2]
-    return rest.partition("/")[0] or row.source

@@ -265,7 +265,7 @@ def test_a_killed_build_continues_and_ends_the_same(tmp_path: Path) -> None:
     build(whole)
     command = [sys.executable, "-m", "groundup", "data", "build", str(killed.project)]
     parts = killed.project / "01-data" / "main" / "parts"
-    for wanted in ("extracted-000002*", "judged-000001*"):
+    for wanted in ("extracted-000000-000002*", "judged-000000-000001*"):
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )

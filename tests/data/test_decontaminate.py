@@ -11,6 +11,7 @@ from groundup.base.files import read_jsonl, write_jsonl
 from groundup.base.records import read_documents
 from groundup.data.build import build
 from groundup.data.config import BuildConfig, DecontaminateConfig
+from groundup.data.decontaminate import ProblemIndex, Question
 from groundup.data.mix import epochs
 
 QUESTION = "A farmer has twelve sheep and buys seven more at the market on Monday, how many sheep has the farmer now?"
@@ -37,6 +38,26 @@ def test_what_matched_is_listed(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="no problems in it"):
         build(replace(config, decontaminate=DecontaminateConfig(paths=(tmp_path / "empty.jsonl",))))
+
+
+def test_from_thirteen_words_on() -> None:
+    """Case and marks don't hide a problem; twelve of its words in a row are no proof; a short one must be there whole."""
+    asked, short = [f"word{k}" for k in range(30)], "name the capital city of France"
+    index = ProblemIndex([Question(" ".join(asked)), Question(short), Question("too short")], DecontaminateConfig())
+    around = "something before {} and after"
+    for start in (0, 9, 17):
+        assert index.check(around.format(" ".join(asked[start : start + 12]))) is None
+        drop = index.check(around.format(", ".join(asked[start : start + 13]).upper()))
+        assert drop is not None
+        assert drop[:4] == ("decontaminate", "problem_overlap", 13, 13)
+        assert drop.partner == " ".join(asked[start : start + 13])
+    assert index.check("Name the capital city of Spain, too short a list") is None
+    found = index.check("Quiz: name the CAPITAL city of France!")
+    assert found is not None
+    assert found.partner == short.lower()
+    once = ProblemIndex([Question(" ".join(asked), whole=True)], DecontaminateConfig())
+    assert once.check(" ".join(asked[:29])) is None, "templates share runs of words by design"
+    assert once.check(around.format(" ".join(asked))) is not None
 
 
 def test_temperature_and_weights() -> None:

@@ -1,5 +1,6 @@
 """The engine: order, bounds, cuts that depend on the items alone, and a worker that dies."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -54,6 +55,69 @@ def test_tasks_are_drawn_a_few_at_a_time() -> None:
 def test_a_worker_that_is_killed_is_named() -> None:
     with pytest.raises(StorageError, match="--processes 1"), workers(2, prepare, (0,)) as run:
         list(run(die, range(10)))
+
+
+def die_once(task: tuple[int, Path]) -> int:
+    number, mark = task
+    if number == 3 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_what_was_under_way_when_a_worker_died_is_done_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with workers(2, prepare, (0,)) as run:
+        assert list(run(die_once, ((n, tmp_path / "mark") for n in range(9)))) == list(range(9))
+        assert run.peak_bytes > 10 << 20
+    assert "a worker process died; what was under way is done again" in capsys.readouterr().out
+
+
+def die_of_it(task: tuple[Path]) -> str:
+    if task[0].name == "poison":
+        os.kill(os.getpid(), signal.SIGKILL)
+    task[0].touch()
+    return task[0].name
+
+
+def test_a_task_that_kills_every_worker_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
+    names = ["a", "b", "poison", *"cdefgh"]
+    with (
+        pytest.raises(StorageError, match=r"three times: die_of_it of .*poison .* the rest is done"),
+        workers(2, prepare, (0,)) as run,
+    ):
+        list(run(die_of_it, ((tmp_path / name,) for name in names)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({*names} - {"poison"})
+
+
+def fill(number: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "part")
+
+
+def test_what_a_task_raises_arrives() -> None:
+    with pytest.raises(OSError, match="No space") as caught, workers(2, prepare, (0,)) as run:
+        list(run(fill, range(3)))
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text("import os, time\nfrom groundup.data.engine import workers\n"
+                      "def pid(n):\n    time.sleep(0.2)\n    return os.getpid()\n"
+                      "if __name__ == '__main__':\n    with workers(2, len, ((),)) as run:\n"
+                      "        print(*run(pid, range(4)), flush=True)\n        time.sleep(99)\n")  # fmt: skip
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pids = {int(word) for word in parent.stdout.readline().split()}
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert pids
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 @pytest.mark.parametrize("start", ["os._exit(3)", "raise ValueError('no start')"])

@@ -1,0 +1,136 @@
+"""Raw files become extracted parts in the workers that read them: no record travels between processes.
+
+The files are cut into units of some megabytes, whatever the number of workers; so are a unit's documents into parts. A unit that is large
+beside the others (one WARC, say) is taken by several workers: each reads it all, which is quick, and extracts its share of the parts.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from groundup.base.errors import DataError
+from groundup.base.remote import address, files_at
+from groundup.data.config import ReadConfig
+from groundup.data.engine import batches
+from groundup.data.read import Problem, Record, SourceFile, read_file
+from groundup.data.rows import is_whole
+from groundup.data.stages import extract_part
+
+__all__ = ["PART_BYTES", "Aside", "Reading", "Taken", "file_bytes", "part_path", "readings", "take"]
+
+UNIT_BYTES, UNIT_FILES = 8 << 20, 500  # of raw files; small ones share a unit
+PART_BYTES, PART_RECORDS = 2 << 20, 400  # of a part: large enough to be worth a file, small enough to lose in a kill
+TURNS = 16  # at most, for one unit
+SHOWN = 100  # problems that are told in full
+
+
+@dataclass
+class Aside:
+    """What couldn't be read or wasn't meant to be, summed up: it doesn't grow with the corpus."""
+
+    counts: Counter[str] = field(default_factory=Counter)  # rule -> how often
+    examples: dict[str, str] = field(default_factory=dict)  # rule -> the first file
+    damage: list[Problem] = field(default_factory=list)  # the first ones
+    damages: int = 0  # how many there are
+    broken: Problem | None = None  # the first file that is damaged and held documents
+
+    def add(self, problem: Problem) -> None:
+        """Counts a problem."""
+        self.counts[problem.rule] += 1
+        self.examples.setdefault(problem.rule, problem.file)
+        if problem.damage:
+            self.damages += 1
+            if len(self.damage) < SHOWN:
+                self.damage.append(problem)
+        if problem.rule == "damaged" and self.broken is None:
+            self.broken = problem
+
+    def join(self, other: "Aside") -> None:
+        """Adds what another has counted."""
+        self.counts.update(other.counts)
+        self.examples = other.examples | self.examples
+        self.damage = (self.damage + other.damage)[:SHOWN]
+        self.damages += other.damages
+        self.broken = self.broken or other.broken
+
+
+class Reading(NamedTuple):
+    """A task: the parts of a unit whose number is `turn`, modulo `turns`."""
+
+    folder: Path
+    unit: int
+    files: tuple[SourceFile, ...]
+    turn: int
+    turns: int
+    config: ReadConfig
+
+    def __str__(self) -> str:
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        return f"{self.files[0].path}{more}"
+
+
+class Taken(NamedTuple):
+    """What a task found: how many parts the unit has, what was left aside, and whether a file that is whole held documents."""
+
+    unit: int
+    turn: int
+    parts: int
+    aside: Aside
+    sound: bool
+
+
+def file_bytes(file: SourceFile) -> int:
+    """Returns a file's size, 0 where it can't be told."""
+    try:
+        return sum(f.size for f in files_at(file.path)) if address(file.path) else file.path.stat().st_size
+    except (OSError, DataError):
+        return 0
+
+
+def readings(files: Sequence[SourceFile], folder: Path, processes: int, config: ReadConfig) -> list[Reading]:
+    """Returns the tasks. How many turns a unit is taken in depends on the processes; what its parts are called and hold doesn't."""
+    units = [(tuple(unit), sum(map(file_bytes, unit))) for unit in batches(files, file_bytes, UNIT_BYTES, UNIT_FILES)]
+    share = sum(size for _, size in units) / (4 * processes)
+    found = []
+    for number, (unit, size) in enumerate(units):
+        turns = min(processes, TURNS) if size > share else 1
+        found += [Reading(folder, number, unit, turn, turns, config) for turn in range(turns)]
+    return found
+
+
+def part_path(folder: Path, unit: int, part: int) -> Path:
+    """Returns where an extracted part lies; in the order of these names the parts are in the files' order."""
+    return folder / f"extracted-{unit:06d}-{part:06d}.parquet"
+
+
+class _Reader:
+    """The records of a unit's files, and what was met on the way."""
+
+    def __init__(self, task: Reading) -> None:
+        self.task, self.aside, self.sound = task, Aside(), False
+
+    def records(self) -> Iterator[Record]:
+        """Yields the records of all files."""
+        for file in self.task.files:
+            count, damaged = 0, False
+            for item in read_file(file, self.task.config):
+                if isinstance(item, Problem):
+                    self.aside.add(item)
+                    damaged |= item.rule == "damaged"
+                else:
+                    count += 1
+                    yield item
+            self.sound |= count > 0 and not damaged
+
+
+def take(task: Reading) -> Taken:
+    """Writes the parts of a unit whose turn it is, but for those that a killed run has left whole; returns what was found."""
+    reader, parts = _Reader(task), 0
+    for number, batch in enumerate(batches(reader.records(), lambda r: len(r.payload), PART_BYTES, PART_RECORDS)):
+        parts += 1
+        path = part_path(task.folder, task.unit, number)
+        if number % task.turns == task.turn and not is_whole(path):
+            extract_part((path, batch))
+    return Taken(task.unit, task.turn, parts, reader.aside, reader.sound)
