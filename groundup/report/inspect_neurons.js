@@ -47,7 +47,7 @@ function routes(layer) {
     experts.get(expert).set(i, weight);
   }));
   const busy = [...experts.keys()].sort((a, b) => experts.get(b).size - experts.get(a).size), text = make("div");
-  const buttons = busy.map((expert) => make("button", {onclick: () => choose(expert)}, `${expert} `, make("small", {}, percent(experts.get(expert).size / facts.tokens.length))));
+  const buttons = busy.map((expert) => make("button", {onclick: () => choose(expert)}, `expert ${expert} `, make("small", {}, percent(experts.get(expert).size / facts.tokens.length))));
   function choose(expert) {
     buttons.forEach((button, n) => button.setAttribute("aria-pressed", busy[n] === expert));
     const weights = facts.tokens.map((_, i) => experts.get(expert).get(i) ?? null);
