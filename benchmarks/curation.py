@@ -10,6 +10,7 @@ which); agreement with datatrove as shipped; WARC to deduplicated Parquet on two
 
 import argparse
 import json
+import resource
 import shutil
 import statistics
 import subprocess
@@ -155,35 +156,34 @@ def minhash(texts: list[str], rows: Path, peer: Peer, stated: bool) -> dict[str,
                  kept_by_datatrove=len(kept))  # fmt: skip
 
 
-def build(warc: Path, processes: int) -> tuple[float, int]:
-    """Returns the seconds of `groundup data build` from the WARC to Parquet, and how many documents it kept."""
+def timed(command: list[str]) -> tuple[float, float]:
+    """Returns the seconds that a command takes, by the clock and of the processors, its children's included."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def build(warc: Path, processes: int) -> tuple[float, float, int]:
+    """Returns the seconds (clock, processors) of `groundup data build` from the WARC to Parquet, and how many documents it kept."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "groundup", "data", "build", f"{folder}/p", "--input", str(warc), "--filters", "fineweb",
-                        "--heldout", "0", "--processes", str(processes), "--dedup.bands", "14", "--dedup.rows", "8",
-                        "--dedup.min-similarity", "0"], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
-        seconds = time.perf_counter() - start
-        return seconds, json.loads(Path(f"{folder}/p/01-data/main/stats.json").read_text())["kept"]
+        spent = timed([sys.executable, "-m", "groundup", "data", "build", f"{folder}/p", "--input", str(warc), "--filters", "fineweb",
+                       "--heldout", "0", "--processes", str(processes), "--dedup.bands", "14", "--dedup.rows", "8",
+                       "--dedup.min-similarity", "0"])  # fmt: skip
+        return *spent, json.loads(Path(f"{folder}/p/01-data/main/stats.json").read_text())["kept"]
 
 
-def their_build(warc: Path, python: str, mode: str) -> tuple[float, int]:
+def their_build(warc: Path, python: str, mode: str) -> tuple[float, float, int]:
     """Returns the same of datatrove."""
+    import pyarrow.parquet as pq
+
     with tempfile.TemporaryDirectory() as folder:
         for number in range(2):  # one file a task, as its readers share files, not records, among tasks
             Path(folder, "in").mkdir(exist_ok=True)
             shutil.copy(warc.with_name(f"{number}-{warc.name}"), f"{folder}/in/{number}.warc.gz")
-        start = time.perf_counter()
-        subprocess.run(
-            [python, str(WORKER), "pipeline", f"{folder}/in", f"{folder}/out", "2", mode],
-            check=True,
-            capture_output=True,
-        )
-        seconds = time.perf_counter() - start
-        import pyarrow.parquet as pq
-
-        return seconds, sum(
-            pq.read_metadata(path).num_rows for path in Path(folder, "out", "documents").glob("*.parquet")
-        )
+        spent = timed([python, str(WORKER), "pipeline", f"{folder}/in", f"{folder}/out", "2", mode])
+        kept = sum(pq.read_metadata(path).num_rows for path in Path(folder, "out", "documents").glob("*.parquet"))
+        return *spent, kept
 
 
 def halves(warc: Path) -> None:
@@ -209,25 +209,29 @@ def halves(warc: Path) -> None:
 def pipelines(warc: Path, python: str, runs: int) -> dict[str, Any]:
     """WARC to deduplicated Parquet on two processes each, in turns."""
     halves(warc)
-    ours, theirs = [], {"datatrove as shipped": [], "datatrove with our extractor and the stated tokenizer": []}  # type: ignore[var-annotated]
+    names = {"datatrove as shipped": "shipped", "datatrove with our extractor and the stated tokenizer": "stated"}
+    ours, theirs = [], {name: [] for name in names}  # type: ignore[var-annotated]
     for _ in range(runs):
         ours.append(build(warc, 2))
-        for name, mode in zip(theirs, ("shipped", "stated")):
+        for name, mode in names.items():
             theirs[name].append(their_build(warc, python, mode))
-    seconds = statistics.median(s for s, _ in ours)
-    peers = {name: statistics.median(s for s, _ in found) for name, found in theirs.items()}
-    return claim("WARC to deduplicated Parquet, seconds, two processes", seconds, peers, min(peers.values()) / seconds, "s", runs,
-                 ratio_as_shipped=round(peers["datatrove as shipped"] / seconds, 3), kept=ours[0][1],
-                 kept_by_peers={name: found[0][1] for name, found in theirs.items()}, warc_bytes=warc.stat().st_size)  # fmt: skip
+    median = lambda found, k: statistics.median(f[k] for f in found)  # noqa: E731
+    wall, cpu = (median(ours, k) for k in (0, 1))
+    peers, peers_cpu = ({name: round(median(found, k), 3) for name, found in theirs.items()} for k in (0, 1))
+    shipped = next(iter(names))
+    return claim("WARC to deduplicated Parquet, seconds, two processes", wall, peers, min(peers.values()) / wall, "s", runs,
+                 ratio_as_shipped=round(peers[shipped] / wall, 3), cpu_s=round(cpu, 3), peers_cpu_s=peers_cpu,
+                 ratio_cpu=round(min(peers_cpu.values()) / cpu, 3), ratio_cpu_as_shipped=round(peers_cpu[shipped] / cpu, 3),
+                 kept=ours[0][2], kept_by_peers={name: found[0][2] for name, found in theirs.items()},
+                 warc_bytes=warc.stat().st_size)  # fmt: skip
 
 
 def scaling(warc: Path, runs: int) -> dict[str, Any]:
     """One process and two, in turns."""
-    found = [(build(warc, 1)[0], build(warc, 2)[0]) for _ in range(runs)]
-    one, two = (statistics.median(f[k] for f in found) for k in (0, 1))
-    return claim(
-        "WARC to deduplicated Parquet, two processes against one", two, {"one process": one}, one / two, "s", runs
-    )
+    found = [(build(warc, 1), build(warc, 2)) for _ in range(runs)]
+    (one, one_cpu), (two, two_cpu) = ([statistics.median(f[k][j] for f in found) for j in (0, 1)] for k in (0, 1))
+    return claim("WARC to deduplicated Parquet, two processes against one", two, {"one process": one}, one / two, "s", runs,
+                 cpu_s={"one process": round(one_cpu, 3), "two processes": round(two_cpu, 3)})  # fmt: skip
 
 
 def main() -> None:
@@ -248,7 +252,7 @@ def main() -> None:
         "filters": lambda: [filters(texts, rows, peer, True)], "minhash": lambda: [minhash(texts, rows, peer, True)],
         "shipped": lambda: [filters(few, rows, peer, False), minhash(few, rows, peer, False)],
         "pipeline": lambda: [pipelines(small, args.peer, 1)],
-        "scaling": lambda: [scaling(corpus(args.folder, 1000 if args.quick else 4000)[0], runs)],
+        "scaling": lambda: [scaling(corpus(args.folder, 1000 if args.quick else 2000)[0], runs)],
     }  # fmt: skip
     claims = [found for part in args.part for found in work[part]()]
     if not args.quick:

@@ -75,8 +75,9 @@ def _steps(stats: dict[str, Any]) -> list[dict[str, Any]]:
     removed = Counter[str]()
     for row in stats["funnel"]:
         removed[row["stage"]] += row["dropped"]
+    removed["held out"] = stats["heldout"]
     steps.append({"name": "read", "left": left, "width": 100.0, "removed": 0})
-    for stage in (s for s in STAGES if removed[s]):
+    for stage in (s for s in (*STAGES, "held out") if removed[s]):
         left -= removed[stage]
         steps.append({"name": stage, "left": left, "width": 100 * left / total, "removed": removed[stage]})
     return steps

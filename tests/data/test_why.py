@@ -35,13 +35,15 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
              {"id": "loud", "text": " ".join(["The MILL and the RIVER have that ENGINE!!!"] + [text(1).upper() for _ in range(6)])},
              {"id": "german", "text": "Der Hund spielt im Garten, und die Kinder lachen über das schöne Wetter am Meer. " * 3},
              {"id": "twice", "text": "\n\n".join([text(3)] * 4)},
-        {"id": "banned", "text": f"{text()} Buy it at the Shop of Horrors."}]  # fmt: skip
+             {"id": "banned", "text": f"{text()} Buy it at the Shop of Horrors."},
+             {"id": "listed", "text": text(), "url": "https://www.bad.example/1"}]  # fmt: skip
     (project / "raw").mkdir(parents=True)
     lines = [json.dumps(row) + "\n" for row in rows]
     (project / "raw" / "a.jsonl").write_text("".join(lines[:40]), encoding="utf-8")
     (project / "raw" / "b.jsonl").write_text("".join(lines[40:]), encoding="utf-8")
     (project / "words.txt").write_text("shop of horrors\n", encoding="utf-8")
-    build(BuildConfig(project=project, web=WebConfig(words=project / "words.txt")))
+    (project / "hosts.txt").write_text("# hosts\nbad.example\n", encoding="utf-8")
+    build(BuildConfig(project=project, web=WebConfig(words=project / "words.txt", blocklist=project / "hosts.txt")))
     return project
 
 
@@ -52,6 +54,8 @@ def test_peek_shows_the_dropped_with_their_reason(judged: Path, capsys: pytest.C
         assert re.search(rf":{id_} .*\n.*rule '{rule}'", shown), id_
     assert "Too short." in shown
     assert "german" not in shown
+    peek.main(PeekConfig(judged, rule="blocklist"))
+    assert re.search(r":listed .*\n.*stage 'url', rule 'blocklist'\n +measured bad.example", capsys.readouterr().out)
     peek.main(PeekConfig(judged, dropped=True, source="b.jsonl", n=1, chars=20))
     shown = capsys.readouterr().out
     assert shown.startswith("1 of 1: b.jsonl:")
@@ -127,7 +131,7 @@ def test_the_sums_cover_every_document_once(judged: Path) -> None:
 def test_copies_of_the_mix_are_counted_once(tmp_path: Path, judged: Path) -> None:
     config = BuildConfig(project=tmp_path / "p", input=(judged / "raw",), mix=("a.jsonl=3",), split="hash")
     found = stats.tally(build(config))
-    assert sum(counts.total() for counts in found.sources.values()) == 66
+    assert sum(counts.total() for counts in found.sources.values()) == 67
 
 
 def test_every_threshold_can_be_tried() -> None:
