@@ -106,7 +106,7 @@ def deduplicated(texts: list[str], folder: Path, stated: bool) -> tuple[float, f
 
 
 def serve() -> None:
-    """Answers jobs: {"what": filters|minhash, "file", "from", "to", "stated", "folder"}."""
+    """Answers jobs: {"what": filters|minhash, "file", "from", "to", "step", "stated", "folder"}."""
     answers, texts = sys.stdout, {}
     sys.stdout = io.StringIO()
     for line in sys.stdin:
@@ -114,7 +114,7 @@ def serve() -> None:
         if job["file"] not in texts:
             with open(job["file"], encoding="utf-8") as rows:
                 texts[job["file"]] = [json.loads(row)["text"] for row in rows]
-        chunk = texts[job["file"]][job["from"] : job["to"]]
+        chunk = texts[job["file"]][job["from"] : job["to"] : job["step"]]
         use(job["stated"])
         with contextlib.redirect_stderr(io.StringIO()):
             answer = (

@@ -30,14 +30,13 @@ KEYS = sorted({rule.key for rule in RULES} | set(GATES))
 NAMES = list(dict.fromkeys(rule.name for rule in RULES))
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the documents, that have less of a feature
 SHOWN = 12  # sources in the table
+BATCH, SPREAD = 1 << 14, 16  # documents at a time; from so many batches at most the spread is taken
 
 
 @dataclass
 class Change:
     """What two configs decide about the measured documents."""
 
-    documents: int = 0
-    elsewhere: int = 0  # dropped by their language, before the rules are asked
     passed: Counter[str] = field(default_factory=Counter)  # before, after, words before, words after
     rules: dict[str, Counter[str]] = field(default_factory=dict)  # rule -> before, after
     sources: dict[str, Counter[str]] = field(default_factory=dict)  # source -> before, after: documents that pass
@@ -75,7 +74,8 @@ def changed(config: BuildConfig, values: dict[str, str]) -> BuildConfig:
 
 
 def _batches(path: Path) -> Iterator[Any]:
-    """Yields the measured documents, some thousands at a time. Raises: DataError where they are missing."""
+    """Yields the measured documents whose language is a wanted one, some thousands at a time. Raises: DataError where they are missing."""
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     if not path.exists():
@@ -84,8 +84,8 @@ def _batches(path: Path) -> Iterator[Any]:
         )
     file = pq.ParquetFile(path)
     with progress("judging", file.metadata.num_rows, "documents") as bar:
-        for batch in file.iter_batches(batch_size=1 << 14):
-            yield batch
+        for batch in file.iter_batches(batch_size=BATCH):
+            yield batch.filter(pc.invert(pc.starts_with(batch["rule"], "is_")))
             bar.advance(batch.num_rows)
 
 
@@ -99,15 +99,9 @@ def compare(path: Path, old: BuildConfig, new: BuildConfig, n: int) -> Change:
     """Returns what changes if the measured documents are judged by another config; n samples of each kind of change."""
     change = Change(rules={name: Counter() for name in NAMES})
     old, new = old.effective(), new.effective()
-    words = FEATURES.index("words")
     for batch in _batches(path):
-        ids, sources, ruled = (batch[name].to_pylist() for name in ("id", "source", "rule"))
-        counts = batch[FEATURES[words]].to_pylist()
+        ids, sources, counts = (batch[name].to_pylist() for name in ("id", "source", "words"))
         for k, (before, after) in enumerate(zip(_judged(batch, old), _judged(batch, new))):
-            change.documents += 1
-            if ruled[k].startswith("is_"):
-                change.elsewhere += 1
-                continue
             source = change.sources.setdefault(sources[k], Counter())
             for when, drop in (("before", before), ("after", after)):
                 if drop:
@@ -127,10 +121,10 @@ def compare(path: Path, old: BuildConfig, new: BuildConfig, n: int) -> Change:
 def _list(run: Run, config: BuildConfig) -> None:
     """Prints each rule's key, its threshold, what it drops, and how the measured documents are spread over it."""
     config, columns, drops = config.effective(), dict[str, list[np.ndarray]](), Counter[str]()
-    for batch in _batches(run.path / "features.parquet"):
+    for k, batch in enumerate(_batches(run.path / "features.parquet")):
         drops.update(drop.rule for drop in _judged(batch, config) if drop)
-        for rule in RULES:
-            columns.setdefault(rule.feature, []).append(batch[rule.feature].to_numpy().astype(np.float32))
+        for rule in RULES if k < SPREAD else ():
+            columns.setdefault(rule.feature, []).append(batch[rule.feature].to_numpy())
     if not columns:
         raise DataError(f"{run.path}: no document was measured")
     say(
@@ -142,7 +136,9 @@ def _list(run: Run, config: BuildConfig) -> None:
         sign = "≥" if rule.least else "≤"
         say(f"{rule.name:26}{rule.key:32}{f'{sign} {number(rule.threshold(config))}':>11}{drops[rule.name]:>9,}   "
             + "".join(f"{x:>8.3g}" for x in spread))  # fmt: skip
-    say("the last columns: that share of the measured documents has at most this value")
+    say(
+        "the last columns: that share of the documents has at most this value (documents in another language aren't asked)"
+    )
     say(f"also: {', '.join(GATES)}")
 
 
@@ -208,8 +204,6 @@ def _compare(config: RetuneConfig, run: Run, old: BuildConfig, new: BuildConfig)
             say(
                 f"  {name}: {drop.rule} {number(drop.value)}, threshold {number(drop.threshold)}\n    {found.get(name, '')}"
             )
-    if change.elsewhere:
-        say(f"\n{change.elsewhere:,} of {change.documents:,} documents fell to their language, before these rules")
     if change.moved["returns"]:
         say(
             "what would pass again is then asked for word lists, arithmetic, scores, evaluation problems and duplicates"
