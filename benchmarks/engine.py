@@ -2,7 +2,7 @@
 
     python benchmarks/engine.py [--raw FOLDER] [--quick]
 
-Corpora: real files (--raw: HTML, wiki dumps, books), and made ones of 40 and 400 MB (random words, a twentieth of it twice), each with one
+Corpora: real files (--raw: HTML, wiki dumps, books), and made ones of 20 and 200 MB (random words, a twentieth of it twice), each with one
 row near the largest that is read (read.max_record_mb). Every process tells the most resident memory that it held; the bound is 2 GiB.
 """
 
@@ -66,7 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         corpora = {"real files": args.raw} if args.raw.is_dir() else {}
-        for megabytes in (10,) if args.quick else (40, 400):
+        for megabytes in (10,) if args.quick else (20, 200):
             corpora[f"{megabytes} MB of rows"] = Path(folder, str(megabytes))
             write_rows(corpora[f"{megabytes} MB of rows"], megabytes, megabytes)
         claims = []

@@ -78,8 +78,8 @@ def write_documents(path: Path | str, documents: Iterable[Document], batch: int 
     return count
 
 
-def read_documents(path: Path | str) -> Iterator[Document]:
-    """Yields the documents of a Parquet file, a few at a time. Raises: DataError for a foreign or damaged file."""
+def read_documents(path: Path | str, group: int | None = None) -> Iterator[Document]:
+    """Yields the documents of a Parquet file, or of one of its row groups, a few at a time. Raises: DataError for a foreign one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -87,8 +87,8 @@ def read_documents(path: Path | str) -> Iterator[Document]:
         file = pq.ParquetFile(path)
         if "text" not in file.schema_arrow.names:
             raise DataError(f"{path}: no column 'text' (columns: {', '.join(file.schema_arrow.names)})")
-        number = 0
-        for batch in file.iter_batches(batch_size=512):
+        number = sum(file.metadata.row_group(k).num_rows for k in range(group or 0))
+        for batch in file.iter_batches(batch_size=512, row_groups=None if group is None else [group]):
             for row in batch.to_pylist():
                 number += 1
                 meta = row.get("meta")

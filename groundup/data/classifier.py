@@ -1,10 +1,11 @@
 """A quality classifier learnt from good and bad examples: hashed runs of words, logistic regression; scores as a Parquet column.
 
 In the manner of DCLM and FineWeb-Edu (Li et al. 2024; Penedo et al. 2024), small enough to train in seconds. A score is the probability
-that a document is like the good examples. Memory: eight bytes a word of the examples; scoring streams.
+that a document is like the good examples. Memory: eight bytes a word of the examples; scoring goes by pieces of the files, on all cores.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from groundup.base.log import command, progress, say
 from groundup.base.records import Document, read_documents
 from groundup.data.characters import letters
 from groundup.data.config_classifier import ClassifierScoreConfig, ClassifierTrainConfig
+from groundup.data.engine import processes_for, workers
 from groundup.data.minhash import lower_buffer, run_hash, word_bytes
 
 __all__ = ["Classifier", "area", "hashed", "read_texts", "score", "train"]
@@ -188,22 +190,50 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
+_loaded: list[Classifier] = []  # one entry a worker, made by `_begin`
+
+
+def _begin(model: Path) -> None:
+    _loaded[:] = [Classifier.load(model)]
+
+
+def _pieces(paths: Iterable[Path]) -> Iterator[tuple[Path, int | None]]:
+    """Yields what a worker scores at a time: a row group of a Parquet file, another file whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in paths:
+        groups = 0
+        with suppress(pa.ArrowInvalid, OSError):  # who reads it, names it
+            groups = pq.read_metadata(path).num_row_groups if path.suffix == ".parquet" else 0
+        yield from ((path, group) for group in range(groups)) if groups else ((path, None),)
+
+
+def _score_piece(task: tuple[Path, int | None]) -> tuple[list[str], np.ndarray]:
+    """Returns the ids and scores of a piece's documents."""
+    path, group = task
+    ids, scores = list[str](), [np.zeros(0)]
+    for batch in _batches(read_texts(path) if group is None else read_documents(path, group)):
+        ids += [document.id for document in batch]
+        scores.append(_loaded[0].scores([document.text for document in batch]))
+    return ids, np.concatenate(scores)
+
+
 def score(config: ClassifierScoreConfig) -> None:
     """Writes id and score of every document to Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    classifier = Classifier.load(config.model)
+    Classifier.load(config.model)  # a foreign file is named before any worker starts
+    processes = processes_for(config.processes, sum(path.stat().st_size for path in config.inputs if path.exists()))
     schema: Any = pa.schema([("id", pa.large_string()), ("score", pa.float64())])
     histogram = np.zeros(10, np.int64)
     with atomic_file(config.target) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer, \
-            progress("scoring", None, "documents") as bar:  # fmt: skip
-        for path in config.inputs:
-            for batch in _batches(read_texts(path)):
-                values = classifier.scores([document.text for document in batch])
-                writer.write_table(pa.table([[d.id for d in batch], values], schema=schema))
-                histogram += np.histogram(values, 10, (0, 1))[0]
-                bar.advance(len(batch))
+            progress("scoring", None, "documents") as bar, workers(processes, _begin, (config.model,)) as run_map:  # fmt: skip
+        for ids, values in run_map(_score_piece, _pieces(config.inputs)):
+            writer.write_table(pa.table([ids, values], schema=schema))
+            histogram += np.histogram(values, 10, (0, 1))[0]
+            bar.advance(len(ids))
     for k, count in enumerate(histogram.tolist()):
         say(f"  {k / 10:.1f} to {(k + 1) / 10:.1f}  {count:>10,}  {'#' * round(50 * count / max(histogram.max(), 1))}")
     say(

@@ -22,7 +22,7 @@ class ReadConfig:
     """How files are opened, and how far a hostile one may go."""
 
     max_chars: int = 50_000  # a longer plain text or book is cut between paragraphs into documents of this length
-    max_record_mb: int = 64  # a page, row or source file larger than this is left out and named
+    max_record_mb: int = 48  # a page, row or source file larger than this is left out and named (to clean one takes 32 times as much memory)
     max_expansion: int = 100  # a packed file may grow to this multiple of its size (or to 64 MB); more is a bomb
     code: bool = True  # read source code found in folders
     keep_damaged: bool = False  # use what is whole in damaged files even where there is nothing else

@@ -51,6 +51,7 @@ class ClassifierScoreConfig:
     name: str = "main"  # the data build whose documents are scored: kept, held out and dropped
     input: tuple[Path, ...] = ()  # score these files (JSONL, Parquet, txt) instead
     out: Path | None = None  # the Parquet file to write (default: PROJECT/scores.parquet)
+    processes: int = 0  # worker processes (0: as many as cores, and one for small inputs)
 
     @property
     def inputs(self) -> tuple[Path, ...]:

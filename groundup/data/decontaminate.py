@@ -72,13 +72,14 @@ class ProblemIndex:
         # The first words of each run, hashed: a document without any of them is clean, and most are.
         least = config.min_words
         self.starts = {" ".join(run.split(" ", least)[:least]) for run in self.runs}
+        self.first = {start.partition(" ")[0] for start in self.starts}
         self.heads = np.array(sorted(xxhash.xxh64_intdigest(start.encode()) for start in self.starts), np.uint64)
 
     def check(self, text: str) -> Drop | None:
         """Returns a drop for a document that shares a run."""
         least, found = self.config.min_words, words(text)
         for at in range(len(found) - least + 1 if self.runs else 0):
-            if " ".join(found[at : at + least]) not in self.starts:
+            if found[at] not in self.first or " ".join(found[at : at + least]) not in self.starts:
                 continue
             for n in self.lengths:
                 if (

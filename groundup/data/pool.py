@@ -97,7 +97,7 @@ class Pool:
         # What prepares a worker goes by a file: through the pipe, a worker that dies before it has read it would leave us writing for ever.
         with tempfile.NamedTemporaryFile(prefix="groundup-", delete=False) as handle:
             pickle.dump((initialise, arguments), handle)
-        self._prepared, self._lost, self._works = handle.name, [""] * 0, False
+        self._prepared, self._lost, self._works, self._down = handle.name, list[str](), False, False
         self._executor = self._processes()
 
     def _processes(self) -> ProcessPoolExecutor:
@@ -133,6 +133,7 @@ class Pool:
         """Yields the first task's result, or nothing where it was given up."""
         if waiting[0].died():
             say("a worker process died; what was under way is done again, one at a time")
+            self._down = True
             for job in [job for job in waiting if job.died()]:
                 if not self._again(job):
                     waiting.remove(job)
@@ -145,10 +146,12 @@ class Pool:
     def _again(self, job: _Job) -> bool:
         """Does a task with no other beside it, twice if it must be; returns whether that went well."""
         for _ in range(ATTEMPTS):
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = self._processes()
+            if self._down:
+                self._executor.shutdown(wait=True, cancel_futures=True)
+                self._executor = self._processes()
             job.future = self._submit(job.work, job.task)
-            if not job.died():
+            self._down = job.died()
+            if not self._down:
                 self._works = True
                 return True
         self._lost.append(name_of(job.work, job.task))

@@ -30,6 +30,7 @@ __all__ = ["KERNELS", "begin", "compile_kernel", "extract_part", "judge_part", "
 
 KERNELS = ("rules", "signatures")  # what judging compiles the first time on a machine
 NO_PROSE = "\n"
+LONGEST_TEXT = 16 << 20  # characters: measuring takes 80 times as much memory, and a worker has 2 GiB
 MOSTLY_CODE = 0.2  # a page with less prose than this share is judged as code
 
 
@@ -68,6 +69,8 @@ def _row(record: Record) -> Row:
     meta = meta | found.meta | ({"placeholders": placeholders} if placeholders else {})
     drop = blocked(meta["url"], _state[0].blocked) if config.web.enabled and "url" in meta else None
     drop = drop or found.drop or (None if text else Drop("extract", "empty", 0, 1))
+    if not drop and len(text) > LONGEST_TEXT and record.kind != "code":
+        drop = Drop("extract", "too_long", len(text), LONGEST_TEXT)
     lines: list[str] = []
     if record.kind == "html" and not drop:
         title = line_key(meta.get("title", ""))

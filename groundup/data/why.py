@@ -23,6 +23,7 @@ MEANING = {
     "redirect": "the page only points to another",
     "namespace": "the page isn't an article (it is a talk page, a category or the like)",
     "empty": "no text was left outside menus, scripts and the like",
+    "too_long": "characters in one document: more than a worker can judge within 2 GiB of memory",
     "only_furniture": "every line of it stands on many pages of the site",
     "blocklist": "the address holds a blocked word",
     "gopher_min_words": "words in the document",

@@ -283,6 +283,13 @@ def test_a_killed_build_continues_and_ends_the_same(tmp_path: Path) -> None:
         ).read_bytes()
 
 
+def test_a_text_too_long_to_be_judged_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groundup.data.stages.LONGEST_TEXT", 5000)
+    config = project(tmp_path, [*rows(30), {"id": "long", "text": article(random.Random(7), 60)}])
+    build(config)
+    assert [d.id for d in load(config)[2] if d.meta["rule"] == "too_long"] == ["a.jsonl:long"]
+
+
 def test_why_and_stats_tell_the_story(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = rows(60)
     data += [

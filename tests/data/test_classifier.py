@@ -87,6 +87,8 @@ def test_scores_reach_the_build(trained: ClassifierTrainConfig, tmp_path: Path) 
     scoring.validate()
     score(scoring)
     assert pq.read_metadata(scoring.target).num_rows == 40
+    score(replace(scoring, processes=2, out=tmp_path / "again.parquet"))
+    assert (tmp_path / "again.parquet").read_bytes() == scoring.target.read_bytes()
     build(replace(config, scores=ScoresConfig(path=scoring.target, least=0.5)))
     folder = project / "01-data" / "main"
     dropped = list(read_documents(folder / "dropped.parquet"))
