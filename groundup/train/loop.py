@@ -81,6 +81,7 @@ class Loop:
         self.done, self.drawn, self.tokens, self.train_s, self.wall_s = 0, 0, 0, 0.0, 0.0
         self.bad_steps, self.bad_in_row = 0, 0  # steps whose loss or gradient wasn't finite
         self.rollbacks: list[int] = []  # the steps gone back to
+        self.blamed: dict[str, str] = {}  # for the last of them
         self.best: dict[str, float] = {}  # {"step", "heldout_loss"} of the lowest
         self.last: dict[str, float] = {}
         self.window = Window()
@@ -235,6 +236,7 @@ class Loop:
         self.rollbacks.append(back)
         if self.world.main:
             self.run.truncate_metrics(self.done)
+        self.journal.row(step=self.done, tokens=self.tokens, **self.blamed)  # what led to it stays on record
 
     def blame(self, what: str, parts: Sequence[Any]) -> None:
         """Writes a row that names the layer where loss or gradient ("what") stopped being finite; the doctor reads it."""
@@ -244,8 +246,8 @@ class Loop:
                 for part in parts:
                     self.loss(self.model, part)
 
-        layer = first_nonfinite(self.model, forward)
-        self.journal.row(step=self.done + 1, tokens=self.tokens, nonfinite=what, layer=layer)
+        self.blamed = {"nonfinite": what, "layer": first_nonfinite(self.model, forward)}
+        self.journal.row(step=self.done + 1, tokens=self.tokens, **self.blamed)
 
     def scale(self) -> float:
         """Returns the schedule's factor of the learning rate at the present step."""

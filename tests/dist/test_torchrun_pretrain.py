@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from groundup.base.runs import Run, checkpoints, open_run, record
+from groundup.model.weights import load_tensors
 from groundup.shards.write import write_texts
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import save
@@ -78,6 +79,58 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path: Path, changed: list[
         assert ours == pytest.approx(theirs, abs=1e-5), key
     assert two.results["tokens"] == one.results["tokens"] == 20 * 256
     assert two.results["processes"] == 2
+
+
+POISONED = """
+import sys
+from groundup.cli import main
+from groundup.parallel.mesh import world
+from groundup.train import pretrain
+
+clean = pretrain.pretrain_loss
+
+
+def poisoned(model, batch, z_loss=0.0):
+    \"\"\"The loss, which is infinite for one row of the third batch: on one process of two only.\"\"\"
+    total, count, more = clean(model, batch, z_loss)
+    poisoned.calls += model.training
+    return total * (float("inf") if model.training and poisoned.calls == {call} and {here} else 1), count, more
+
+
+poisoned.calls = 0
+pretrain.pretrain_loss = poisoned
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_a_step_that_is_not_finite_on_one_process_is_left_out_on_all(tmp_path: Path, policy: str) -> None:
+    flags = [
+        "--train.steps",
+        "8",
+        "--train.optim.ema",
+        "0.9",
+        "--train.nonfinite",
+        policy,
+        "--train.checkpoint.every",
+        "1",
+    ]
+    runs = []
+    for name, start, here in (("one", ONE, "True"), ("two", TWO, "__import__('os').environ['RANK'] == '1'")):
+        script = tmp_path / f"{name}.py"
+        script.write_text(POISONED.replace("{call}", "4").replace("{here}", here))
+        runs.append(pretrain([*start[:-2], str(script)], make_project(tmp_path / name), *flags))
+    one, two = runs
+    for run in runs:
+        assert run.results["nonfinite_steps"] == 1
+        assert run.results["rollbacks"] == (policy == "rollback")
+        assert [row["nonfinite"] for row in run.metrics() if "nonfinite" in row] == ["loss"]
+    for key in ("loss", "heldout_loss"):
+        ours, theirs = ([row[key] for row in run.metrics() if key in row] for run in (two, one))
+        assert ours == pytest.approx(theirs, abs=1e-5), key
+    tensors = [load_tensors(checkpoints(run.path)[-1] / "model.safetensors") for run in runs]
+    for name, ours in tensors[1].items():  # the running average is what is saved
+        assert ours.sub(tensors[0][name]).abs().max() < 1e-4, name
 
 
 def test_sigterm_saves_the_last_state(tmp_path: Path) -> None:

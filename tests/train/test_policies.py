@@ -109,6 +109,7 @@ def test_a_rollback_takes_up_the_last_checkpoint_with_other_batches(run: Run) ->
     assert found["rollbacks"] == 1
     steps = [row["step"] for row in run.metrics() if "loss" in row]
     assert steps == list(range(1, 11)), "the rows are those of the steps that count"
+    assert [(row["step"], row["nonfinite"]) for row in run.metrics() if "nonfinite" in row] == [(4, "loss")]
     assert read_json(checkpoints(run.path)[-1] / "state" / "progress.json")["drawn"] == 12
 
 
