@@ -22,7 +22,9 @@ class ReadConfig:
     """How files are opened, and how far a hostile one may go."""
 
     max_chars: int = 50_000  # a longer plain text or book is cut between paragraphs into documents of this length
-    max_record_mb: int = 48  # a page, row or source file larger than this is left out and named (to clean one takes 32 times as much memory)
+    max_record_mb: int = (
+        48  # a page, row or source file larger than this is left out and named (cleaning takes 32 times as much memory)
+    )
     max_expansion: int = 100  # a packed file may grow to this multiple of its size (or to 64 MB); more is a bomb
     code: bool = True  # read source code found in folders
     keep_damaged: bool = False  # use what is whole in damaged files even where there is nothing else
@@ -32,7 +34,9 @@ class ReadConfig:
 class CleanConfig:
     """Cleaning changes texts; nothing here drops a document unless nothing is left of it."""
 
-    extractor: Literal["resiliparse", "trafilatura"] = "resiliparse"  # what finds a page's content; the second (pip install 'groundup[web]') is 15 times as slow
+    extractor: Literal["resiliparse", "trafilatura"] = (
+        "resiliparse"  # what finds a page's content; the second, 15 times as slow: pip install 'groundup[web]'
+    )
     mend: bool = True  # text that was decoded wrongly (cafÃ©, donâ€™t) is set right
     placeholders: bool = True  # e-mail and IP addresses, phone and card numbers become <EMAIL>, <IP>, <PHONE>, <CARD>
     unwrap: bool = True  # join the hard-wrapped lines of a paragraph in plain text and books
