@@ -284,6 +284,23 @@ def _template(node: Any, namespaces: frozenset[str]) -> Iterator[str]:
         yield from _render(values[place].nodes, namespaces)
     elif values and name in ("circa", "c."):
         yield f"c. {values[0]}"
+    elif values and name in ("nihongo", "nihongo foot", "keypress", "sc", "smallcaps", "tooltip", "chinese", "zh"):
+        yield from _render(values[0].nodes, namespaces)
+    elif values and name in ("angbr", "angle bracket"):
+        yield f"⟨{values[0]}⟩"
+    elif name in ("snd", "spnd", "spaced ndash", "ndash", "mdash"):
+        yield "—" if name == "mdash" else " – "
+    elif values and name == "as of":
+        yield f"{'as' if any(str(p.name).strip() == 'lc' for p in node.params) else 'As'} of {' '.join(str(v).strip() for v in values[:1])}"
+    elif values and name in ("frac", "fraction", "sfrac"):
+        parts = [str(value).strip() for value in values[:3]]
+        yield f"1/{parts[0]}" if len(parts) == 1 else " ".join(parts[:-2] + ["/".join(parts[-2:])])
+    elif values and name == "chem":
+        yield "".join(str(value).strip(" '") for value in values)
+    elif len(values) > 1 and name in ("oldstyledate", "oldstyledatenodnb"):
+        yield f"{values[0]}, {values[1]}"
+    elif values and name in ("hms", "uss", "sms", "ss", "mv"):
+        yield f"{name.upper()} {values[0]}"
 
 
 def _sections(text: str) -> str:

@@ -19,7 +19,20 @@ __all__ = [
     "names_licence",
 ]
 
-LICENCE_FILE = re.compile(r"(?:un)?licen[cs]e|copying", re.IGNORECASE)
+LICENCE_FILE = re.compile(r"(?:(?:un)?licen[cs]es?|copying)(?![a-z])", re.IGNORECASE)
+TEXT_SUFFIX = re.compile(r"|\.(?:txt|md|rst|lesser|lib|\d+)", re.IGNORECASE)
+COMMENTS = ("#", "//", "--", ";", "%", "'", "*", "<?", "@charset")
+CLOSING = {
+    "/*": "*/",
+    "<!--": "-->",
+    '"""': '"""',
+    "'''": "'''",
+    "{-": "-}",
+    "(*": "*)",
+    "=begin": "=end",
+    "--[[": "]]",
+}
+OPENING = re.compile("|".join(map(re.escape, CLOSING)))
 MANIFESTS = ("pyproject.toml", "Cargo.toml", "package.json", "composer.json")
 HEADER_CHARS, FILE_CHARS = 4000, 60_000
 EXPRESSION = re.compile(
@@ -79,9 +92,25 @@ def licence_of_file(text: str) -> str:
     return next((name for name, words in WHOLE if all(word in plain for word in words)), "")
 
 
+def _header(text: str) -> str:
+    """Returns the comments before the first line of code: a file that talks about licences isn't under all of them."""
+    lines, end = [], ""
+    for line in text.split("\n"):
+        bare = line.strip()
+        if not end and (opened := OPENING.match(bare)):
+            end = CLOSING[opened[0]]
+            bare = bare[len(opened[0]) :]
+        elif not end and bare and not bare.startswith(COMMENTS):
+            break
+        lines.append(line)
+        if end and end in bare:
+            end = ""
+    return "\n".join(lines)
+
+
 def licence_of_header(text: str) -> str:
     """Returns what a source file says of itself in its first lines, "" where it says nothing that is certain."""
-    head = text[:HEADER_CHARS]
+    head = _header(text[:HEADER_CHARS])
     if found := EXPRESSION.search(head):
         return " ".join(found[1].split())
     if "icen" not in head and "ICEN" not in head and "ermission" not in head and "PERMISSION" not in head:
@@ -107,7 +136,8 @@ def licence_in_manifest(name: str, text: str) -> str:
 
 def names_licence(name: str) -> bool:
     """Returns whether a file of this name may say under which licence its folder is."""
-    return bool(LICENCE_FILE.match(name)) or name in MANIFESTS
+    text = TEXT_SUFFIX.fullmatch(Path(name).suffix) is not None
+    return (text and LICENCE_FILE.match(name) is not None) or name in MANIFESTS
 
 
 def licence_of_texts(texts: Mapping[str, str]) -> str:

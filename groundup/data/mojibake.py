@@ -22,7 +22,7 @@ LATER = "".join(
 )  # what a character's second and later bytes look like
 LEADS = "".join(re.escape(chr(byte)) for byte in range(0xC2, 0xF5))
 SUSPECT = re.compile(f"[{LEADS}][{LATER}]")
-SURE = re.compile(f"[ÂÃ][{LATER}]|â[€„\x80\x84][{LATER}]|ðŸ[{LATER}]{{2}}")  # nobody writes these
+SURE = re.compile(f"[ÂÃ][{LATER}]|â[€„\x80\x81\x84][{LATER}]|ðŸ[{LATER}]{{2}}")  # nobody writes these
 UPPER = re.compile("[\x80-\uffff]")
 SEQUENCES = 2  # a line is turned back as a whole if it holds at least this many
 

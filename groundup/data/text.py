@@ -18,9 +18,14 @@ HEADER_FIELD = re.compile(r"^(Title|Author|Language|Release Date):[ \t]*(.+)$", 
 LANGUAGES = {"english": "en", "french": "fr", "german": "de", "spanish": "es", "italian": "it", "dutch": "nl", "portuguese": "pt",
              "finnish": "fi", "latin": "la", "greek": "el", "danish": "da", "swedish": "sv", "polish": "pl", "hungarian": "hu"}  # fmt: skip
 YEAR = re.compile(r"\b(1[5-9]\d\d|20\d\d)\b")
+NUMBERED = (
+    r"(?:CHAPTER|Chapter|BOOK|Book|PART|Part|ACT|Act|SCENE|Scene|LETTER|Letter|STAVE|Stave|CANTO|Canto|ADVENTURE)[ \t]+"
+    r"(?:[IVXLCDM]+|\d+|[A-Z]+|(?:Th|F|S|N|T|O|E)[a-z]+)\b(?!,)\.?[^\n]{0,80}"
+)
+TITLED = r"[IVXLC]+\.[ \t]+[A-Z][A-Z',. -]{3,80}"
+# A heading stands alone between empty lines; a line in capitals below it is its title.
 CHAPTER = re.compile(
-    r"(?:\A|(?<=\n\n))[ \t]*((?:CHAPTER|Chapter|BOOK|Book|PART|Part|ACT|Act|SCENE|Scene|LETTER|Letter|STAVE|Stave|CANTO|Canto|ADVENTURE)"
-    r"[ \t]+(?:[IVXLCDM]+|\d+|[A-Z]+|(?:Th|F|S|N|T|O|E)[a-z]+)\b\.?[^\n]{0,80})\n(?:\s*\n[ \t]*([A-Z][^a-z\n]{3,80})(?=\n))?(?=\s*\n)"
+    rf"(?:\A|(?<=\n\n))[ \t]*({NUMBERED}|{TITLED})\n(?:\s*\n[ \t]*([A-Z][^a-z\n]{{3,80}})(?=\n))?(?=\s*\n)"
 )
 
 
@@ -60,7 +65,9 @@ def books(text: str) -> Iterator[Book]:
 
 def chapters(text: str) -> list[tuple[int, str]]:
     """Returns where the chapters of a book begin, and what they are called: (place, "CHAPTER I: THE GREAT MIGRATION")."""
-    return [(m.start(1), ": ".join(part.strip() for part in m.groups() if part)) for m in CHAPTER.finditer(text)]
+    return [
+        (m.start(1), ": ".join(" ".join(part.split()) for part in m.groups() if part)) for m in CHAPTER.finditer(text)
+    ]
 
 
 def chapter_at(found: Sequence[tuple[int, str]], place: int) -> str:

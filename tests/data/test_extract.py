@@ -154,3 +154,10 @@ def test_another_extractor_finds_the_same_content() -> None:
 def test_a_page_without_markup_is_taken_as_it_is() -> None:
     record = Record("a", "html", b"x < y and y > z\nmore", "s", bare=True)
     assert extract(record).text == naive(record) == "x < y and y > z\nmore"
+
+
+def test_templates_that_stand_for_words() -> None:
+    text = "'''A''' ({{lang-ru|Анна}}; {{OldStyleDate|February 2|1905|January 20}} – 1982) {{snd}} {{frac|1|2}} of {{chem|H|2|O}},"
+    text += " {{as of|2014|lc=y}}, {{HMS|Ajax|22|6}}, {{nihongo|'''Aikido'''|合気道}}, {{angbr|a}}{{sfn|Bloch|2007}}{{citation needed}}."
+    found = " ".join(extract(Record("a", "wiki", text, "s")).text.split())
+    assert found == "A (Анна; February 2, 1905 – 1982) – 1/2 of H2O, as of 2014, HMS Ajax, Aikido, ⟨a⟩."

@@ -29,6 +29,7 @@ TREE = {
     "vendor/other.py": "z = 3\n", "lib/third/COPYING": BSD, "lib/third/c.c": "int c;\n", "web/app.min.js": "var a=1;",
     "web/app.js": "let a = 1\n",
     ".gitignore": "*.log.txt\n/out/\n", "run.log.txt": "noise\n", "out/made.py": "q = 1\n", "logo.png": "PNG", "api_pb2.py": "made = 1\n",
+    "src/licence.py": "GPL = 'GNU GENERAL PUBLIC LICENSE Version 3, 29 June 2007'\n",
 }  # fmt: skip
 
 
@@ -74,10 +75,11 @@ def licence(record: Record) -> str:
 def test_a_work_tree(tree: Path) -> None:
     records, aside = everything(tree.parent)
     assert set(records) == {
-        f"tool/{name}" for name in ("README.md", "src/a.py", "src/b.py", "src/new.py", "lib/third/c.c", "web/app.js")
+        f"tool/{name}"
+        for name in ("README.md", "src/a.py", "src/b.py", "src/licence.py", "src/new.py", "lib/third/c.c", "web/app.js")
     }
     assert {name: licence(record) for name, record in records.items()} == {
-        "tool/README.md": "MIT", "tool/src/a.py": "MIT", "tool/src/new.py": "MIT", "tool/web/app.js": "MIT",
+        "tool/README.md": "MIT", "tool/src/a.py": "MIT", "tool/src/licence.py": "MIT", "tool/src/new.py": "MIT", "tool/web/app.js": "MIT",
         "tool/src/b.py": "Apache-2.0", "tool/lib/third/c.c": "BSD-2-Clause",
     }  # fmt: skip
     assert aside["tool/run.log.txt"] == aside["tool/out"] == "ignored"
@@ -92,7 +94,8 @@ def test_a_bare_repository(tree: Path, tmp_path: Path) -> None:
     git(bare, "remote", "set-url", "origin", "https://github.com/someone/tool.git")
     records, aside = everything(bare.parent)
     assert set(records) == {
-        f"tool.git/{name}" for name in ("README.md", "src/a.py", "src/b.py", "lib/third/c.c", "web/app.js")
+        f"tool.git/{name}"
+        for name in ("README.md", "src/a.py", "src/b.py", "src/licence.py", "lib/third/c.c", "web/app.js")
     }
     record = records["tool.git/lib/third/c.c"]
     assert (licence(record), licence(records["tool.git/src/a.py"])) == ("BSD-2-Clause", "MIT")
