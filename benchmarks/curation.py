@@ -9,6 +9,7 @@ which); agreement with datatrove as shipped; WARC to deduplicated Parquet on two
 """
 
 import argparse
+import functools
 import json
 import resource
 import shutil
@@ -48,11 +49,16 @@ CHUNK = 1000  # documents of a turn: ours, then datatrove's
 
 
 class Peer:
-    """datatrove in its own environment, asked over a pipe."""
+    """datatrove in its own environment, started when it is first asked, over a pipe."""
 
     def __init__(self, python: str) -> None:
-        self.process = subprocess.Popen(
-            [python, str(WORKER), "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        self.python = python
+
+    @functools.cached_property
+    def process(self) -> subprocess.Popen[str]:
+        """The peer's process."""
+        return subprocess.Popen(
+            [self.python, str(WORKER), "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def ask(self, **job: Any) -> Any:
@@ -259,7 +265,7 @@ def main() -> None:
         "filters": lambda: [filters(texts, rows, peer, True)], "minhash": lambda: [minhash(texts, rows, peer, True)],
         "shipped": lambda: [filters(few, rows, peer, False, step), minhash(few, rows, peer, False, step)],
         "pipeline": lambda: [pipelines(small, args.peer, 1)],
-        "scaling": lambda: [scaling(corpus(args.folder, 1000 if args.quick else 2000)[0], runs)],
+        "scaling": lambda: [scaling(corpus(args.folder, 1000 if args.quick else 4000)[0], runs)],
     }  # fmt: skip
     claims = [found for part in args.part for found in work[part]()]
     if not args.quick:

@@ -31,6 +31,7 @@ from datatrove.utils.text import TextNormConfig
 
 TOKEN, WORD = re.compile(r"\w+|[^\w\s]"), re.compile(r"\w+")
 SENTENCE = re.compile(r"[.!?。！？][\"'”’)\]]*(?=\s|$)")
+PATIENCE_S = 60  # for a page; datatrove's own 1 s gives up pages wherever the machine is shared
 shipped_tokenizer = word_tokenizers.load_word_tokenizer
 
 
@@ -138,7 +139,7 @@ def pipeline(warc: str, out: str, workers: int, stated: bool) -> None:
         name = "resiliparse"
 
         def __init__(self) -> None:
-            super().__init__(timeout=1)
+            super().__init__(timeout=PATIENCE_S)
 
         def extract(self, text: str) -> str:
             from resiliparse.extract.html2text import extract_plain_text
@@ -147,7 +148,7 @@ def pipeline(warc: str, out: str, workers: int, stated: bool) -> None:
             return extract_plain_text(HTMLTree.parse(text), main_content=True, alt_texts=False)
 
     config = minhash_config(stated)
-    extractor = Resiliparse() if stated else Trafilatura(favour_precision=True)
+    extractor = Resiliparse() if stated else Trafilatura(favour_precision=True, timeout=PATIENCE_S)
 
     def run(steps: list, tasks: int, name: str) -> None:
         LocalPipelineExecutor(
