@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def killed_and_whole(tmp_path: Path, warc: Callable[..., bytes], rows: int, page
         process, moment = start(killed), dice.uniform(0, took)
         begun = time.monotonic()
         while process.poll() is None and time.monotonic() - begun < moment:
-            time.sleep(0.002)
+            time.sleep(0.01)
         if process.poll() is not None:  # it was quicker than the kill
             assert process.returncode == 0
             assert outputs(killed) == outputs(whole)
@@ -119,7 +120,7 @@ def full_after(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 def test_a_full_disk_is_named_and_the_same_command_goes_on(
-    tmp_path: Path, warc: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, warc: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, config = project(tmp_path / "whole", warc, 900, 40), BuildConfig(project=tmp_path / "full", processes=1)
     shutil.copytree(whole / "raw", tmp_path / "full" / "raw")
@@ -129,7 +130,8 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(
             build(config)
     before = parts(config.project)
     assert len([name for name in before if name.startswith("judged")]) == 1
-    build(config)
+    build(replace(config, processes=2))
+    assert "goes on with processes 1 -> 2" in capsys.readouterr().out
     build(BuildConfig(project=whole, processes=1))
     assert outputs(config.project) == outputs(whole)
 
