@@ -24,6 +24,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def train(project: Path, name: str, steps: int, seed: int, threads: int) -> dict
     words += f" --train.steps {steps} --train.seed {seed}"
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as cache:
-        began = time.perf_counter()
+        began, before = time.perf_counter(), spent_s()
         process = subprocess.Popen(
             [sys.executable, "-m", "groundup", *words.split()], env=os.environ | {"XDG_CACHE_HOME": cache}
         )
@@ -164,8 +165,15 @@ def train(project: Path, name: str, steps: int, seed: int, threads: int) -> dict
         "seed": seed,
         "params": results["params"],
         "tokens_per_s": results["tokens_per_s"],
+        "cpu_s": spent_s() - before,
         "rows": rows,
     }
+
+
+def spent_s() -> float:
+    """Returns the CPU-seconds of all commands that have ended: on a machine that others use they say more than minutes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def looks(metrics: Path) -> list[dict[str, Any]]:
@@ -174,57 +182,63 @@ def looks(metrics: Path) -> list[dict[str, Any]]:
     return [row for row in map(json.loads, lines) if "heldout_loss" in row]
 
 
-def reached(rows: list[dict[str, float]], target: float) -> float | None:
+def reached(rows: list[dict[str, float]], target: float, what: str = "minutes") -> float | None:
     """Returns the minutes at which a curve comes to the target, on a straight line between two looks; None if it never does."""
     before = None
     for row in rows:
         if row["loss"] <= target:
             if before is None or before["loss"] <= target:
-                return row["minutes"]
+                return row[what]
             share = (before["loss"] - target) / (before["loss"] - row["loss"])
-            return before["minutes"] + share * (row["minutes"] - before["minutes"])
+            return before[what] + share * (row[what] - before[what])
         before = row
     return None
 
 
 def curves(pieces: Pieces) -> dict[str, list[dict[str, float]]]:
-    """Returns nanoGPT's losses by the minute, of what is done."""
+    """Returns nanoGPT's losses by minutes and CPU-seconds, of what is done."""
     found, speed = {}, pieces.folder / "speed.json"
     if speed.exists():
         seconds = read_json(speed)
-        compiling = {SHIPPED: 0.0, PATCHED: seconds["patched, first step"] - seconds["patched"]}
-        for name, each in ((SHIPPED, seconds["as shipped"]), (PATCHED, seconds["patched"])):
-            rows = pieces.rows("curve")["rows"]
-            found[name] = [timed(row, compiling[name] + row["step"] * each) for row in rows]
-    found[README] = [timed(row, row["wall_s"]) for row in pieces.rows("readme")["rows"]]
+        for name, key in ((SHIPPED, "as shipped"), (PATCHED, "patched")):
+            compiling = seconds["patched, first step"] - seconds["patched"] if key == "patched" else 0.0
+            found[name] = [
+                {
+                    "step": row["step"],
+                    "minutes": (compiling + row["step"] * seconds[key]) / 60,
+                    "cpu_s": compiling + row["step"] * seconds["cpu_s"][key],
+                    "loss": row["heldout"],
+                }
+                for row in pieces.rows("curve")["rows"]
+            ]
+    found[README] = [
+        {"step": row["step"], "minutes": row["wall_s"] / 60, "cpu_s": row["cpu_s"], "loss": row["heldout"]}
+        for row in pieces.rows("readme")["rows"]
+    ]
     return {name: rows for name, rows in found.items() if rows}
-
-
-def timed(row: dict[str, float], seconds: float) -> dict[str, float]:
-    """Returns a row of nanoGPT's in the form of ours."""
-    return {"step": row["step"], "minutes": seconds / 60, "loss": row["heldout"]}
 
 
 def compare(
     target: float, done: list[dict[str, Any]], peers: dict[str, list[dict[str, float]]]
 ) -> list[dict[str, Any]]:
-    """Returns the claim for one loss, having printed it; none where a run of ours missed it or nanoGPT wasn't run."""
-    ends = [f"{run['rows'][-1]['loss']:.4f} in {run['rows'][-1]['minutes']:.2f}" for run in done]
+    """Returns the claims for one loss, having printed them; none where a run of ours missed it or nanoGPT wasn't run."""
+    ends = [
+        f"{run['rows'][-1]['loss']:.4f} in {run['rows'][-1]['minutes']:.2f} min, {run['cpu_s']:.0f} CPU-s"
+        for run in done
+    ]
     print(f"{target}: ours {'; '.join(ends) or 'not run'}")
     minutes = [found for run in done if (found := reached(run["rows"], target)) is not None]
     if len(minutes) < len(done) or not minutes or not peers:
         return []
-    theirs = {}
-    for name, rows in peers.items():
-        found = reached(rows, target)
-        theirs[name if found is not None else f"{name}, more than"] = (
-            found if found is not None else rows[-1]["minutes"]
-        )
-    return [
-        claim(
-            f"minutes to {target} nats per byte", statistics.median(minutes), theirs, "minutes", len(done), higher=False
-        )
-    ]
+    ours = {"minutes": statistics.median(minutes), "cpu_s": statistics.median(run["cpu_s"] for run in done)}
+    claims = []
+    for what, unit in (("minutes", "minutes"), ("cpu_s", "CPU-seconds")):
+        theirs = {}
+        for name, rows in peers.items():
+            found = reached(rows, target, what)
+            theirs[name if found is not None else f"{name}, more than"] = rows[-1][what] if found is None else found
+        claims.append(claim(f"{unit} to {target} nats per byte", ours[what], theirs, unit, len(done), higher=False))
+    return claims
 
 
 def summarise(pieces: Pieces) -> None:

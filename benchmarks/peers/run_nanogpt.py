@@ -77,7 +77,7 @@ def train(job: dict[str, Any], file: Path) -> None:
     shape, patched = {**SHAPE, **job.get("shape", {})}, job["patched"]
     context, batch = shape["block_size"], job.get("batch", BATCH)
     model, optimizer = build(shape, len(numbers), job["lr"], patched)
-    saved, rows, at, spent = file.with_suffix(".pt"), [], 0, 0.0
+    saved, rows, at, spent = file.with_suffix(".pt"), [], 0, [0.0, 0.0]
     random = torch.Generator().manual_seed(job.get("seed", 1337))
     if saved.exists():
         state = torch.load(saved, weights_only=True)
@@ -86,7 +86,7 @@ def train(job: dict[str, Any], file: Path) -> None:
         random.set_state(state["random"])
         at, rows, spent = state["step"], state["rows"], state["spent"]
     run = torch.compile(model) if patched else model
-    began, done = time.perf_counter() - spent, False
+    began, cpu, done = time.perf_counter() - spent[0], time.process_time() - spent[1], False
     while not done:
         for group in optimizer.param_groups:
             group["lr"] = scheduled(at, job["steps"], job["lr"])
@@ -95,12 +95,13 @@ def train(job: dict[str, Any], file: Path) -> None:
         at += 1
         if at % job["eval_every"] == 0 or at == job["steps"]:
             found = heldout(model, unseen, context, patched)
-            rows.append({"step": at, "train": loss, "heldout": found, "wall_s": time.perf_counter() - began})
+            rows.append({"step": at, "train": loss, "heldout": found, "wall_s": time.perf_counter() - began,
+                         "cpu_s": time.process_time() - cpu})  # fmt: skip
             print(json.dumps(rows[-1]), flush=True)
         done = at == job["steps"] or (bool(rows) and rows[-1]["heldout"] <= job.get("until", 0.0))
         if at % SAVED_EVERY == 0 or done:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random.get_state()}
-            state |= {"step": at, "rows": rows, "spent": time.perf_counter() - began}
+            state |= {"step": at, "rows": rows, "spent": [time.perf_counter() - began, time.process_time() - cpu]}
             torch.save(state, saved.with_suffix(".new"))
             os.replace(saved.with_suffix(".new"), saved)
             file.with_suffix(".rows.json").write_text(json.dumps({"done": done, "rows": rows}))
@@ -120,13 +121,20 @@ def speed() -> None:
             times.append(time.perf_counter() - began)
         found[f"{name}, first step"] = times[0]
     taken: dict[str, list[float]] = {name: [] for name in runs}
+    cpu_s: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, (run, model, optimizer, patched) in runs.items():
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             for _ in range(TURN):
                 step(run, model, optimizer, draw(), patched)
             taken[name].append((time.perf_counter() - began) / TURN)
-    print(json.dumps(found | {name: statistics.median(times) for name, times in taken.items()} | {"turns": taken}))
+            cpu_s[name].append((time.process_time() - cpu) / TURN)
+    medians = {name: statistics.median(times) for name, times in taken.items()}
+    print(
+        json.dumps(
+            found | medians | {"turns": taken, "cpu_s": {n: statistics.median(times) for n, times in cpu_s.items()}}
+        )
+    )
 
 
 if __name__ == "__main__":
