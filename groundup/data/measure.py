@@ -54,7 +54,7 @@ class Measured(NamedTuple):
 
 
 def measure(texts: Sequence[str], config: BuildConfig) -> Measured:
-    """Returns the features of each text. Memory: about 80 bytes for each byte of the longest text."""
+    """Returns the features of each text. Memory: at most 100 bytes for each byte of the longest text."""
     repetition, c4, web = config.repetition, config.c4, config.web
     data, offsets = buffer(texts)
     flags = (c4.citations * CITATIONS | c4.javascript_lines * SCRIPTS | c4.policy_lines * POLICIES | c4.unended_lines * UNENDED
