@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from groundup.base.log import Progress
-from groundup.tokenizer.kernels.split import rules_of, safe_cut
+from groundup.tokenizer.kernels.split import safe_cut
+from groundup.tokenizer.kernels.unicode import rules_of
 from groundup.tokenizer.kernels.words import MOST, SLOT, add_words, count_words, grow, lay_out
 from groundup.tokenizer.pattern import splitter
 from groundup.tokenizer.texts import Batch, strings

@@ -222,10 +222,11 @@ class Tokenizer:
 
     @functools.cached_property
     def _engine(self) -> "Engine":
-        from groundup.tokenizer.engine import Engine, Vocabulary
+        from groundup.tokenizer.engine import Engine
+        from groundup.tokenizer.vocabulary import Vocabulary
 
         whole_words = self.spare if self.whole_words else {}
-        return Engine(Vocabulary(self.merges, self._id_of_byte, self.labels, whole_words), self.pattern)
+        return Engine(Vocabulary(self.merges, self._id_of_byte, self.pattern, self.labels, whole_words))
 
     def _worth(self, size: int) -> bool:
         """Returns whether a text of `size` characters is encoded by compiled code: once so much was asked for that loading

@@ -2,160 +2,45 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, pairwise
 
 import numpy as np
 
-from groundup.base.errors import TokenizerError
+from groundup.tokenizer.bench import TASK_BYTES, Bench
 from groundup.tokenizer.count import cut
 from groundup.tokenizer.kernels.join import join_bytes, total_size
-from groundup.tokenizer.kernels.merge import (
-    NEVER,
-    OUT,
-    ROOM,
-    SCRATCH,
-    SHORT,
-    encode_words,
-    fill_pairs,
-    know_words,
-    merge_symbols,
-)  # fmt: skip
-from groundup.tokenizer.kernels.split import rules_of
-from groundup.tokenizer.kernels.words import MOST, SLOT, grow
-from groundup.tokenizer.texts import Batch, batches, pack_bytes
+from groundup.tokenizer.kernels.merge import SHORT, merge_symbols
+from groundup.tokenizer.native import NativeBench, library
+from groundup.tokenizer.texts import Batch, batches
+from groundup.tokenizer.vocabulary import Vocabulary
 
-__all__ = ["Engine", "Joiner", "Vocabulary", "merge"]
-
-LARGEST = 20  # a word table has at most 2**20 slots, 32 MB; when it is full, it begins anew
-ARENA = 1 << 22  # numbers in an arena at most, 16 MB
-TASK_BYTES = 1 << 20  # what a thread takes at a time: it and its ids stay near the processor
-MOST_SYMBOLS = 1 << 20
-
-
-class Vocabulary:
-    """The merges as arrays: a table of pairs, and a square for the pairs of single bytes, which every word begins with.
-
-    `labels` are the ids that the symbols have in a foreign vocabulary, and `whole` its words with an id of their own.
-    """
-
-    def __init__(
-        self,
-        merges: Sequence[tuple[int, int]],
-        id_of_byte: bytes,
-        labels: Sequence[int] | None = None,
-        whole: Mapping[bytes, int] | None = None,
-    ) -> None:
-        self.size = 256 + len(merges)
-        if self.size > MOST_SYMBOLS:
-            raise TokenizerError(
-                f"{self.size} symbols are more than the {MOST_SYMBOLS} that can be encoded by compiled code"
-            )
-        pairs = np.array(merges, np.int32).reshape(-1, 2)
-        self.shift = 64 - max(4, (2 * len(pairs)).bit_length())
-        self.pairs = np.full(1 << (64 - self.shift), 0xFFFFFFFFFFFFFFFF, np.uint64)
-        fill_pairs(pairs, 256, self.pairs, self.shift)
-        self.letters = np.frombuffer(id_of_byte, np.uint8).astype(np.int32)
-        by_id = np.full((256, 256), NEVER, np.int32)
-        single = (pairs < 256).all(axis=1)
-        by_id[pairs[single, 0], pairs[single, 1]] = 256 + np.flatnonzero(single)
-        self.squares = np.ascontiguousarray(by_id[np.ix_(self.letters, self.letters)]).ravel()
-        self.labels = np.arange(self.size, dtype=np.int32) if labels is None else np.array(labels, np.int32)
-        self.whole = pack_bytes(list(whole or ()))
-        self.whole_labels = np.array([*(whole or {}).values()], np.int32)
-
-
-class Bench:
-    """What one thread works with: its table of words, and room for the word at hand."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary, self.used = vocabulary, np.zeros(4, np.int64)
-        bits = max(13, (4 * len(vocabulary.whole_labels)).bit_length())
-        self.shift, self.table = 64 - bits, np.zeros((1 << bits, SLOT), np.uint64)
-        self.arena = np.empty((1 << 14) + int(vocabulary.whole.edges[-1]), np.int32)
-        self.scratch = np.empty((6, 1 << 10), np.int32)
-        self.heads = np.full((2, vocabulary.size), -1, np.int32)
-        self.waiting = np.zeros((vocabulary.size >> 6) + 1, np.uint64)
-        self.out = np.empty(TASK_BYTES + (1 << 16), np.int32)  # enough for the ids of a task, one for each byte at most
-        self._forget()
-
-    def make_room(self, wanted: int) -> None:
-        """Makes room for what encode_words stopped for."""
-        need = int(self.used[3])
-        if wanted == SCRATCH:
-            self.scratch = np.empty((6, 2 * need), np.int32)
-        elif wanted == OUT:
-            if need + 4 > len(self.out):
-                self.out = np.empty(2 * need + 4, np.int32)
-        elif wanted == ROOM:
-            if self.used[1] + need > len(self.arena):
-                self._widen(need)
-            if 2 * int(self.used[0] + MOST) > len(self.table):
-                self._lengthen()
-
-    def _widen(self, need: int) -> None:
-        size = max(2 * len(self.arena), need)
-        if size > max(ARENA, need):
-            self._forget()
-        if len(self.arena) < need or size <= ARENA:
-            arena = np.empty(size, np.int32)
-            arena[: self.used[1]] = self.arena[: self.used[1]]
-            self.arena = arena
-
-    def _lengthen(self) -> None:
-        if 64 - self.shift >= LARGEST:
-            self._forget()
-            return
-        shift = self.shift - (2 if 64 - self.shift < 17 else 1)
-        table = np.zeros((1 << (64 - shift), SLOT), np.uint64)
-        grow(self.table, table, shift)
-        self.table, self.shift = table, shift
-
-    def _forget(self) -> None:
-        words = self.vocabulary
-        self.table[:], self.used[:] = 0, 0
-        know_words(words.whole.buffer, words.whole.edges, words.whole_labels, self.table, self.shift, self.used, self.arena,
-                   self.scratch)  # fmt: skip
+__all__ = ["Engine", "Joiner", "merge"]
 
 
 class Engine:
     """Encodes batches for a tokenizer. Threads may share it: each call takes benches of its own."""
 
-    def __init__(self, vocabulary: Vocabulary, pattern: str) -> None:
-        self.vocabulary, (self.rules, self.kinds) = vocabulary, rules_of(pattern)
+    def __init__(self, vocabulary: Vocabulary, native: bool = True) -> None:
+        self.vocabulary, self._code = vocabulary, library() if native else None
         self._lock = threading.Lock()
-        self._benches: list[Bench] = []
+        self._benches: list[Bench | NativeBench] = []
 
     @contextmanager
-    def _bench(self) -> Iterator[Bench]:
+    def _bench(self) -> Iterator[Bench | NativeBench]:
         with self._lock:
             bench = self._benches.pop() if self._benches else None
-        bench = bench or Bench(self.vocabulary)
+        bench = bench or (NativeBench(self.vocabulary, self._code) if self._code else Bench(self.vocabulary))
         yield bench
         with self._lock:
             self._benches.append(bench)
 
     def _span(self, buffer: np.ndarray, edges: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids of the texts between two edges, and how many there are up to each of the edges after."""
-        words, marks = self.vocabulary, np.zeros(len(edges), np.int64)
-        at = np.array([first, edges[first], 0, 0], np.int64)
-        found: list[np.ndarray] = []
         with self._bench() as bench:
-            while True:
-                stopped = encode_words(
-                    buffer, edges, last, at, self.rules, self.kinds, words.letters, words.squares, words.pairs, words.shift, words.labels,
-                    bench.table, bench.shift, bench.used, bench.arena, bench.scratch, bench.heads, bench.waiting, bench.out,
-                    marks,
-                )  # fmt: skip
-                if not stopped or stopped == OUT:
-                    found.append(bench.out[: at[2]].copy())
-                    at[2], at[3] = 0, at[3] + at[2]
-                if not stopped:
-                    break
-                bench.make_room(stopped)
-        return (found[0] if len(found) == 1 else np.concatenate(found)), marks[first + 1 : last + 1]
+            return bench.encode(buffer, edges, first, last)
 
     def stream(self, batches: Iterable[Batch], threads: int = 1) -> Iterator[np.ndarray]:
         """Yields the ids of each text. While the threads encode a batch, the next is read."""
@@ -165,7 +50,7 @@ class Engine:
             for batch in chain((batch for batch in batches if len(batch.edges) > 1), [None]):
                 if batch is not None:
                     parts = max(1, min(4 * threads, int(batch.edges[-1]) // TASK_BYTES)) if threads > 1 else 1
-                    edges, ranges = cut(batch, parts, self.kinds)
+                    edges, ranges = cut(batch, parts, self.vocabulary.kinds)
                     work = [pool.submit(self._span, batch.buffer, edges, *span) for span in pairwise(ranges)]
                     ahead.append((batch, edges, work))
                 while ahead and (batch is None or len(ahead) > 2 * threads):

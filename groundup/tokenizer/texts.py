@@ -153,7 +153,8 @@ def _is_text(path: Path) -> bool:
 
 def _plain(path: Path, replace: bool) -> Iterator[Batch]:
     """Yields a text file of any size in blocks, cut where no piece can be changed by the cut."""
-    from groundup.tokenizer.kernels.split import rules_of, safe_cut, valid
+    from groundup.tokenizer.kernels.split import safe_cut, valid
+    from groundup.tokenizer.kernels.unicode import rules_of
 
     kinds, rest, size, place = rules_of("o200k")[1], np.empty(0, np.uint8), BATCH_BYTES, 0
     with open_text(path) as stream:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from groundup.base.errors import DataError, TokenizerError
 from groundup.base.files import write_jsonl
 from groundup.base.records import Document, write_documents
-from groundup.tokenizer import encode, engine
+from groundup.tokenizer import bench, encode, engine, native
 from groundup.tokenizer.chat import DEFAULT_SPECIALS
 from groundup.tokenizer.encode import StreamDecoder, Tokenizer
 from groundup.tokenizer.foreign import Foreign
@@ -229,19 +229,28 @@ def test_threads_change_no_id(gpt2: Tokenizer, data_dir: Path) -> None:
     assert alone[2].tolist() == list(gpt2._stream("short"))
 
 
-def test_what_a_bench_remembers_is_bounded_and_never_wrong(gpt2: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "LARGEST", 14)
-    monkeypatch.setattr(engine, "ARENA", 1 << 15)
+@pytest.mark.parametrize("in_c", [False, True])
+def test_what_a_bench_remembers_is_bounded_and_never_wrong(
+    in_c: bool, gpt2: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "LARGEST", 14)
+    monkeypatch.setattr(bench, "ARENA", 1 << 15)
+    monkeypatch.setattr(native, "MOST", 13)
+    monkeypatch.setattr(native, "ARENA", 1 << 15)
     rng = random.Random(0)
     text = "".join(
         " " + "".join(rng.choices("abcdefgéz漢", k=rng.choice([2, 5, 9, 16, 24, 70]))) for _ in range(30_000)
     )
-    made = engine.Engine(gpt2._engine.vocabulary, "gpt2")
+    made = engine.Engine(gpt2._engine.vocabulary, in_c)
     for _ in range(2):
         assert made.encode(pack([text]))[0].tolist() == list(gpt2._stream(text))
-    (bench,) = made._benches
-    assert len(bench.table) <= 1 << 14
-    assert len(bench.arena) < 1 << 18
+    (worked,) = made._benches
+    if isinstance(worked, bench.Bench):
+        assert len(worked.table) <= 1 << 14
+        assert len(worked.arena) < 1 << 18
+    else:
+        assert max(len(worked.kept["small"]), len(worked.kept["large"])) <= 8 << 13
+        assert len(worked.kept["arena"]) < 1 << 18
 
 
 def test_offsets_are_characters() -> None:
@@ -315,11 +324,13 @@ def foreign() -> Foreign:
                    whole_words=True, normal="NFC")  # fmt: skip
 
 
-def test_words_with_an_id_of_their_own_outlive_a_full_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "LARGEST", 13)
+@pytest.mark.parametrize("in_c", [False, True])
+def test_words_with_an_id_of_their_own_outlive_a_full_table(in_c: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "LARGEST", 13)
+    monkeypatch.setattr(native, "MOST", 13)
     tokenizer = foreign()
     text = " ".join(f"xyz {'ab' * (i % 7)}{i:x}" for i in range(20_000)) + " xyzxyzxyzxyzxyzxyz xyz"
-    made = engine.Engine(tokenizer._engine.vocabulary, "gpt2")
+    made = engine.Engine(tokenizer._engine.vocabulary, in_c)
     assert made.encode_texts([text])[0].tolist() == list(tokenizer._stream(text))
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from groundup.tokenizer.encode import Tokenizer
-from groundup.tokenizer.engine import Vocabulary, merge
+from groundup.tokenizer.engine import merge
 from groundup.tokenizer.io import read_merges
 from groundup.tokenizer.kernels.blocks import ends
-from groundup.tokenizer.kernels.split import rules_of
+from groundup.tokenizer.kernels.unicode import rules_of
 from groundup.tokenizer.pattern import RULES
 from groundup.tokenizer.texts import pack
 from groundup.tokenizer.train import train
+from groundup.tokenizer.vocabulary import Vocabulary
 
 SIZE = 300_000
 HOSTILE = {
@@ -106,7 +107,7 @@ def test_long_and_short_ways_of_merging_agree_for_any_merges() -> None:
     from groundup.tokenizer import plain
 
     for merges, word in random_words(random.Random(3)):
-        vocabulary, expected = Vocabulary(merges, bytes(range(256))), plain.merge_all(word, merges)
+        vocabulary, expected = Vocabulary(merges, bytes(range(256)), "gpt2"), plain.merge_all(word, merges)
         assert merge(word, vocabulary, long=True) == expected
         assert merge(word, vocabulary, long=False) == expected
 

@@ -14,7 +14,8 @@ from tokenizers import Regex, pre_tokenizers
 
 from groundup.base.errors import TokenizerError
 from groundup.tokenizer.kernels.blocks import ends, ends_slowly
-from groundup.tokenizer.kernels.split import PADDING, rules_of, safe_cut
+from groundup.tokenizer.kernels.split import PADDING, safe_cut
+from groundup.tokenizer.kernels.unicode import rules_of
 from groundup.tokenizer.pattern import PATTERNS, RULES, blocks, splitter
 
 CUT = [name for name, pattern in PATTERNS.items() if pattern is not None]

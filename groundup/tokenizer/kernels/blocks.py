@@ -8,8 +8,8 @@ outside ASCII, or all of o200k) is left to the state machine.
 import numpy as np
 
 from groundup.tokenizer.kernels.machine import first_bit, kernel, load8, load64, part, store8, word64
-from groundup.tokenizer.kernels.split import HIGH_BITS, LEAD, contraction, kind_at, next_piece
-from groundup.tokenizer.kernels.unicode import LETTER, NUMBER, SIGN, SPACE
+from groundup.tokenizer.kernels.split import HIGH_BITS, contraction, kind_at, next_piece
+from groundup.tokenizer.kernels.unicode import LEAD, LETTER, NUMBER, SIGN, SPACE
 
 __all__ = ["BLOCK", "ends", "ends_slowly", "pieces", "rooms"]
 

@@ -21,10 +21,10 @@ from groundup.tokenizer.kernels.machine import (
     word64,
 )  # fmt: skip
 from groundup.tokenizer.kernels.words import BATCH, EMPTY, LONG, MIXER, SLOT, key_of, place_of, same
+from groundup.tokenizer.vocabulary import NEVER
 
-__all__ = ["NEVER", "SHORT", "OUT", "ROOM", "SCRATCH", "encode_words", "fill_pairs", "know_words", "merge_symbols"]
+__all__ = ["SHORT", "OUT", "ROOM", "SCRATCH", "encode_words", "know_words", "merge_symbols"]
 
-NEVER = 0xFFFFFF  # the rank of a pair that no merge joins
 NONE = 0xFFFFFFFF  # no place
 SHORT = 64  # symbols: up to here looking through the whole word for the next merge is faster than keeping lists
 REMEMBERED = 256  # bytes: longer words are merged anew each time
@@ -52,18 +52,6 @@ def rank_of(left, right, pairs, shift):
         if there == FREE:
             return np.int64(NEVER)
         slot = (slot + 1) & last
-
-
-@kernel
-def fill_pairs(merges, first, pairs, shift):
-    """Writes each merge, and the symbol it makes, into an empty table."""
-    table, last = pairs.ctypes.data, (1 << (64 - shift)) - 1
-    for i in range(len(merges)):
-        key = np.uint64(np.int64(merges[i, 0]) << 20 | np.int64(merges[i, 1]))
-        slot = np.int64((key * MIXER) >> np.uint64(shift))
-        while load64(table, slot) != FREE:
-            slot = (slot + 1) & last
-        store64(table, slot, key << np.uint64(24) | np.uint64(first + i))
 
 
 @part

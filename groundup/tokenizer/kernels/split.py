@@ -7,23 +7,15 @@ Every text here is valid UTF-8, followed by at least `PADDING` bytes that may be
 import numpy as np
 
 from groundup.tokenizer.kernels.machine import kernel, load8, load16, part, word64
-from groundup.tokenizer.kernels.unicode import LETTER, LOWER, MARK, NEWLINE, NUMBER, SIGN, SPACE, UPPER, table
-from groundup.tokenizer.pattern import RULES
+from groundup.tokenizer.kernels.unicode import LEAD, LETTER, LOWER, MARK, NEWLINE, NUMBER, SIGN, SPACE, UPPER
 
-__all__ = ["LEAD", "PADDING", "contraction", "kind_at", "next_piece", "rules_of", "safe_cut", "valid"]
+__all__ = ["PADDING", "contraction", "kind_at", "next_piece", "safe_cut", "valid"]
 
 PADDING = 64
-LEAD = 4  # bits of the rules: contractions in the lowest two, then LEAD, then the digits
 PAGES = 128 + 2 * (0x110000 >> 7)  # where the pages begin in a table of kinds
 HIGH_BITS = np.uint64(0x8080808080808080)
 SIGNS = (1 << SIGN) | (1 << MARK)
 AFTER_UPPER = (1 << LOWER) | (1 << LETTER) | (1 << MARK)
-
-
-def rules_of(pattern: str) -> tuple[int, np.ndarray]:
-    """Returns a named pattern's rules as one integer, and its table of kinds."""
-    contractions, lead, digits, fold = RULES[pattern]
-    return contractions | LEAD * lead | digits << 3, table(fold)
 
 
 @part

@@ -4,13 +4,24 @@ import functools
 
 import numpy as np
 
-__all__ = ["LETTER", "LOWER", "MARK", "NEWLINE", "NUMBER", "SIGN", "SPACE", "UPPER", "WHITE", "kinds", "table"]
+from groundup.tokenizer.pattern import RULES
+
+__all__ = [
+    "LEAD", "LETTER", "LOWER", "MARK", "NEWLINE", "NUMBER", "SIGN", "SPACE", "UPPER", "WHITE", "kinds", "rules_of", "table",
+]  # fmt: skip
 
 # A sign is whatever is nothing else. From SPACE on all are white space.
 SIGN, UPPER, LOWER, LETTER, MARK, NUMBER, SPACE, WHITE, NEWLINE = range(9)
 CLASSES = {UPPER: r"\p{Lu}\p{Lt}", LOWER: r"\p{Ll}", LETTER: r"\p{Lm}\p{Lo}", MARK: r"\p{M}", NUMBER: r"\p{N}",
            WHITE: r"\s", SPACE: " ", NEWLINE: r"\r\n"}  # fmt: skip
 CODE_POINTS, PAGE = 0x110000, 128
+LEAD = 4  # bits of the rules: contractions in the lowest two, then LEAD, then the digits
+
+
+def rules_of(pattern: str) -> tuple[int, np.ndarray]:
+    """Returns a named pattern's rules as one integer, and its table of kinds."""
+    contractions, lead, digits, fold = RULES[pattern]
+    return contractions | LEAD * lead | digits << 3, table(fold)
 
 
 @functools.cache

@@ -1,0 +1,184 @@
+"""The fastest way from text to ids: kernels/words.c, compiled once on each machine that has a C compiler."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from groundup.tokenizer.vocabulary import Vocabulary
+
+__all__ = ["NativeBench", "library"]
+
+KERNELS = Path(__file__).parent / "kernels"
+OPTIONS = ("-O3", "-march=native", "-fPIC", "-shared")
+DONE, ROOM, OUT, MEMORY = range(4)  # what encode() in words.c stopped for
+LEAST, MOST = 11, 18  # a table has 2**11 to 2**18 lines of 64 bytes, 16 MB; when one is full, both begin anew
+PLACES = {"small": 4, "large": 2}  # words in a line
+FULL = 0.5  # the share of places that may be taken: a word that finds its line full stands in the next
+ARENA = 1 << 22  # numbers in an arena at most, 16 MB
+OUT_ROOM = 1 << 18  # ids that are written before they are copied: 1 MB stays near the processor
+PAGE = 1 << 21  # bytes of a large page
+
+# The Work of words.c, field for field; an asterisk marks an address.
+FIELDS = """text* edges* edge last at out* done room before marks* rules kinds* letters* squares* pairs* likely* pair_shift labels*
+small* large* small_shift large_shift small_used large_used small_most large_most arena* arena_used arena_room
+heads* tails* waiting* groups wanted"""
+
+
+class Work(ctypes.Structure):
+    """What words.c reads and writes."""
+
+    _fields_ = tuple((name.rstrip("*"), ctypes.c_void_p if "*" in name else ctypes.c_int64) for name in FIELDS.split())
+
+
+def machine() -> str:
+    """Returns what this machine's processor can do: code made for it may not run on another."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Returns the compiled words.c; None where there is no C compiler, or it fails, which is said once."""
+    compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
+    sources = [(KERNELS / name).read_bytes() for name in ("words.c", "split.c")]
+    version = hashlib.sha256(b"\0".join([*sources, machine().encode(), str(compiler).encode()])).hexdigest()[:16]
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        path = cache / "groundup" / "kernels" / f"words-{version}.so"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+                compile_c(compiler, KERNELS / "words.c", Path(scratch) / path.name).replace(path)
+        return ctypes.CDLL(str(path))
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder, or what the compiler said
+        print(f"tokenizer: {error}; encoding with Numba instead, at half the speed", file=sys.stderr)
+        return None
+
+
+def compile_c(compiler: str | None, source: Path, made: Path) -> Path:
+    """Returns the file it made. Raises: RuntimeError with what the compiler said."""
+    if compiler is None:
+        raise RuntimeError("no C compiler (cc, gcc or clang) is here")
+    done = subprocess.run([compiler, *OPTIONS, "-o", made, source], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{compiler} failed ({(done.stderr.splitlines() or ['it said nothing'])[0]})")
+    return made
+
+
+def roomy(size: int, kind: type) -> np.ndarray:
+    """Returns an array of zeros that begins where a large page of memory may.
+
+    NumPy asks for large pages from 4 MB on: without them a processor spends more on finding the table's pages than on the table.
+    """
+    extra = PAGE // np.dtype(kind).itemsize if size * np.dtype(kind).itemsize > PAGE // 4 else 8
+    raw: np.ndarray = np.zeros(size + extra, kind)
+    skip = -raw.ctypes.data % (raw.itemsize * extra) // raw.itemsize
+    return raw[skip : skip + size]
+
+
+class NativeBench:
+    """What one thread encodes with: its tables of words, and where it is in the text."""
+
+    def __init__(self, vocabulary: Vocabulary, code: ctypes.CDLL) -> None:
+        self.vocabulary, self.code, self.work = vocabulary, code, Work()
+        self.kept: dict[str, np.ndarray] = {}
+        for name in ("kinds", "letters", "squares", "pairs", "likely", "labels"):
+            self._keep(name, getattr(vocabulary, name))
+        for name in ("heads", "tails"):
+            self._keep(name, np.full(vocabulary.size, -1, np.int32))
+        self._keep("waiting", np.zeros((vocabulary.size >> 6) + 1, np.uint64))
+        self.work.rules, self.work.pair_shift = vocabulary.rules, vocabulary.shift
+        self.work.groups = len(self.kept["waiting"])
+        self._new_out(OUT_ROOM)
+        self._forget()
+
+    def _keep(self, name: str, array: np.ndarray) -> None:
+        """Holds on to an array, and gives words.c its address."""
+        self.kept[name] = array
+        setattr(self.work, name, array.ctypes.data)
+
+    def _new_out(self, size: int) -> None:
+        self.work.room = size
+        self._keep("out", np.empty(size + 16, np.int32))
+
+    def encode(self, buffer: np.ndarray, edges: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids of the texts between two edges, and how many there are up to each of the edges after."""
+        work, marks, found = self.work, np.zeros(len(edges), np.int64), []
+        work.text, work.edges, work.marks = buffer.ctypes.data, edges.ctypes.data, marks.ctypes.data
+        work.edge, work.last, work.at, work.done, work.before, stopped = first, last, int(edges[first]), 0, 0, ROOM
+        while stopped != DONE:
+            stopped = self.code.encode(ctypes.byref(work))
+            if stopped == ROOM:
+                self._make_room(work.wanted)
+            elif stopped == MEMORY:
+                raise MemoryError(f"a word of {work.wanted:,} bytes")
+            else:
+                found.append(self.kept["out"][: work.done].copy())
+                work.before, work.done = work.before + work.done, 0
+                if work.wanted + 16 > work.room:
+                    self._new_out(2 * work.wanted)
+        return (found[0] if len(found) == 1 else np.concatenate(found)), marks[first + 1 : last + 1]
+
+    def _make_room(self, size: int) -> None:
+        """Makes room for the words of so many bytes."""
+        work, bits = self.work, {name: self._bits(name, size) for name in PLACES}
+        arena = work.arena_used + 2 * size + 16
+        if max(bits.values()) > MOST or arena > ARENA:
+            self._forget()
+            return
+        for name in PLACES:
+            if bits[name] > 64 - getattr(work, f"{name}_shift"):
+                old = self.kept[name]
+                self._new_table(name, bits[name])
+                lines = ctypes.c_int64(len(old) // 8)
+                getattr(self.code, f"move_{name}")(ctypes.byref(work), ctypes.c_void_p(old.ctypes.data), lines)
+        if arena > work.arena_room:
+            self._widen(2 * work.arena_room)
+
+    def _bits(self, name: str, more: int) -> int:
+        """Returns how large a table must be for so many more words."""
+        bits = 64 - getattr(self.work, f"{name}_shift")
+        while getattr(self.work, f"{name}_used") + more > FULL * (PLACES[name] << bits):
+            bits += 1
+        return bits
+
+    def _new_table(self, name: str, bits: int) -> None:
+        """Puts an empty table of 2**bits lines in a table's place."""
+        self._keep(name, roomy(8 << bits, np.uint64))
+        setattr(self.work, f"{name}_shift", 64 - bits)
+        setattr(self.work, f"{name}_most", int(FULL * (PLACES[name] << bits)))
+
+    def _widen(self, size: int) -> None:
+        arena, used = np.empty(size + 16, np.int32), self.work.arena_used
+        if used:
+            arena[:used] = self.kept["arena"][:used]
+        self._keep("arena", arena)
+        self.work.arena_room = size
+
+    def _forget(self) -> None:
+        """Empties the tables of all but the words that have an id of their own."""
+        work, whole, labels = self.work, self.vocabulary.whole, self.vocabulary.whole_labels
+        work.small_used = work.large_used = work.arena_used = 0
+        bits = max(LEAST, (4 * len(labels)).bit_length())
+        for name in PLACES:
+            self._new_table(name, bits)
+        self._widen((1 << 16) + int(whole.edges[-1]) + 4 * len(labels))
+        for start, stop, label in zip(whole.edges.tolist(), whole.edges[1:].tolist(), labels.tolist()):
+            self.code.know(
+                ctypes.byref(work),
+                ctypes.c_void_p(whole.buffer.ctypes.data + start),
+                ctypes.c_int64(stop - start),
+                ctypes.c_int32(label),
+            )
