@@ -303,7 +303,7 @@ def _all(data, offsets, kinds, numbers, stops, phrases, values, rest, ends):  # 
     for k in range(len(offsets) - 1):
         longest = max(longest, offsets[k + 1] - offsets[k])
     slots = 1024
-    while slots < 2 * longest:
+    while slots < 2 * (longest + 1):  # a text of newlines alone has one segment more than characters
         slots *= 2
     chars, kept, marks = (
         np.empty(longest, np.uint32),

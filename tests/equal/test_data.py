@@ -119,6 +119,13 @@ def test_rules_on_random_texts(seed: int) -> None:
     assert_rules_agree([random_text(dice) for _ in range(10)] + [random_sums(dice) for _ in range(10)])
 
 
+def test_a_text_of_one_character_alone() -> None:
+    """As many segments or tokens as there can be: the tables are just large enough."""
+    for size in (1, 31, 32, 33, 511, 512, 513, 1024, 4096):
+        assert measure(["\n" * size], ONLY).values[0, FEATURES.index("tokens")] == 0
+        assert_rules_agree(["." * size, "\na" * (size // 2) + "a"])
+
+
 def test_short_tokens_have_unlike_hashes() -> None:
     assert_rules_agree(
         ["3?=4==.3-#=4?3==?.3+a=3=3??3-3", "".join(random.Random(1).choices("abc !?.,;:=+-*/()", k=3000))]
