@@ -100,9 +100,11 @@ def cluster(
             **({} if address else here),
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"address: no Ray cluster answers at {address} ({str(error).strip().partition(chr(10))[0]})"
-        ) from error
+        why = str(error).strip().partition("\n")[0]
+        where = (
+            f"address: no Ray cluster answers at {address}" if address else "engine: Ray doesn't start on this machine"
+        )
+        raise ConfigError(f"{where} ({why})") from error
     try:
         found = int(ray.cluster_resources().get("CPU", 1))
         yield Cluster(ray, min(processes or found, found), (initialise, arguments))

@@ -230,7 +230,8 @@ def tokens(chars, marks, n, bounds, hashes, tally):  # type: ignore[no-untyped-d
         lettered += (kind & ALPHA) != 0
         shouting += (length > 2) & ((every & ALPHA) != 0) & ((kind & (UPPER | LOWER)) == UPPER)
     bounds[count] = size
-    tally[:] = words, characters, lettered, shouting, signs, ellipses, cries
+    tally[0], tally[1], tally[2], tally[3] = words, characters, lettered, shouting  # tally[:] compiles for seconds
+    tally[4], tally[5], tally[6] = signs, ellipses, cries
     return count
 
 
