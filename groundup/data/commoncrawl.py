@@ -59,9 +59,11 @@ def paths(config: GetConfig, folder: Path, manners: Manners) -> list[str]:
         url = f"{_base(config)}/crawl-data/{config.crawl}/{config.files}.paths.gz"
         try:
             download(url, listing, wrong=lambda path: _read(path)[1], manners=manners)
-        except NotFound as error:
+        except DataError as error:
             if not any(folder.iterdir()):
                 folder.rmdir()
+            if not isinstance(error, NotFound):
+                raise
             raise DataError(
                 f"{url}: no such crawl; their names are on https://index.commoncrawl.org/, as CC-MAIN-2025-05"
             ) from error

@@ -175,7 +175,7 @@ class BuildConfig:
 
     project: Positional[Path] = Path("my-llm")  # the project folder
     name: str = "main"  # the run's name
-    input: tuple[Path, ...] = ()  # files and folders to read (default: PROJECT/raw)
+    input: tuple[Path, ...] = ()  # files, folders, git repositories, addresses like s3://... (default: PROJECT/raw)
     filters: Literal["all", "fineweb", "none"] = (
         "all"  # fineweb: its published thresholds; none: the decoded text as it is
     )
