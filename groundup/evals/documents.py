@@ -23,7 +23,7 @@ from groundup.tokenizer.io import load as load_tokenizer
 __all__ = ["main"]
 
 BATCH = 256  # documents at a time
-SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+SHARES = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -42,20 +42,21 @@ def main(config: PerplexityConfig) -> None:
     checkpoint = resolve_checkpoint(config.run)
     model, tokenizer = load_model(checkpoint, choose_device(config.device)), load_tokenizer(checkpoint)
     schema = pa.schema([("id", pa.large_string()), ("bits_per_byte", pa.float64())])
-    found = [np.zeros(0)]
+    found: dict[str, np.ndarray] = {}
     with atomic_file(config.target) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer, \
             progress("scoring", None, "documents") as bar:  # fmt: skip
         for path in config.inputs:
             for batch in _batches(read_documents(path)):
                 bits = bits_of_each(model, tokenizer, [d.text[: config.max_chars or None] for d in batch])
                 writer.write_table(pa.table([[d.id for d in batch], pa.array(bits, from_pandas=True)], schema=schema))
-                found.append(bits[~np.isnan(bits)])
+                found[path.name] = np.append(found.get(path.name, []), bits[~np.isnan(bits)])
                 bar.advance(len(batch))
-        values = np.concatenate(found)
-        if not len(values):
+        found = {name: values for name, values in found.items() if len(values)}
+        if not found:
             raise DataError(f"{config.inputs[0]}: no document with a text in it")
-    for share, value in zip(SHARES, np.quantile(values, SHARES)):
-        say(f"  {share:4.0%} of {len(values):,} documents have at most {value:7.3f} bits per byte")
-    limit = np.quantile(values, SHARES[-2])
+    say(f"{'bits per byte':24}{'documents':>11}" + "".join(f"{f'{share:.0%} below':>12}" for share in SHARES))
+    for name, values in found.items():
+        say(f"  {name:22}{len(values):>11,}" + "".join(f"{x:>12.3f}" for x in np.quantile(values, SHARES)))
+    limit = np.quantile(next(iter(found.values())), SHARES[-1])  # of what was kept
     say(f"wrote {config.target}\nnext: {command('data', 'build', config.project)} --scores.path {config.target} "
         f"--scores.column bits_per_byte --scores.better low --scores.most {limit:.3g}")  # fmt: skip
