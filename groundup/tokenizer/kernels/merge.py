@@ -209,6 +209,56 @@ def remember(text, i, size, low, high, count, ids, table, slot, used, arena):
     store64(used, 0, load64(used, 0) + np.uint64(1))
 
 
+@part
+def lengths(ends, words):
+    """Returns the length of the longest word, and what all take that are remembered."""
+    longest, kept = np.int64(0), np.int64(0)
+    for k in range(words):
+        length = np.int64(load64(ends, k + 1)) - np.int64(load64(ends, k))
+        longest, kept = max(longest, length), kept + min(length, REMEMBERED)
+    return longest, kept
+
+
+@part
+def label_all(ids, size, labels, out):
+    """Writes the labels of symbols in their place and into `out`."""
+    for k in range(size):
+        label = load32(labels, load32(ids, k))
+        store32(ids, k, label)
+        store32(out, k, label)
+
+
+@part
+def write_known(slot, high, text, ends, arena, out):
+    """Writes the ids that stand in a slot; returns how many, or -1 if a long word's bytes are others."""
+    value = load64(slot, 2)
+    size, place = np.int64(value & LOWEST), np.int64(value >> np.uint64(32))
+    if size <= 3:
+        store32(out, 0, place)
+        store64(out + 4, 0, load64(slot, 3))
+        return size
+    size -= 4
+    start = np.int64(load64(ends, 0))
+    if high >= LONG and not same(text, start, arena + 4 * (place + size), 0, np.int64(load64(ends, 1)) - start):
+        return np.int64(-1)
+    for k in range(size):
+        store32(out, k, load32(arena, place + k))
+    return size
+
+
+@part
+def make_keys(text, ends, count, table, shift, keys):
+    """Writes each word's key and slot, and asks for the slots."""
+    for k in range(count):
+        start = np.int64(load64(ends, k))
+        low, high = key_of(text, start, np.int64(load64(ends, k + 1)) - start)
+        slot = place_of(low, high, shift)
+        prefetch(table + 8 * SLOT * slot)
+        store64(keys, 3 * k, low)
+        store64(keys, 3 * k + 1, high)
+        store64(keys, 3 * k + 2, np.uint64(slot))
+
+
 @kernel
 def encode_words(buffer, edges, last, at, rules, kinds, letters, squares, pairs, pair_shift, labels, table, shift, used,
                  arena, scratch, heads, waiting, out, marks):  # fmt: skip
@@ -228,10 +278,7 @@ def encode_words(buffer, edges, last, at, rules, kinds, letters, squares, pairs,
         stop, done, words = edges[at[0] + 1], at[2], 0
         if at[1] < stop:
             words = pieces(buffer, at[1], stop, rules, kinds_, ends, flags, starts, again)
-            longest, kept = np.int64(0), np.int64(0)
-            for k in range(words):
-                length = np.int64(load64(ends_, k + 1)) - np.int64(load64(ends_, k))
-                longest, kept = max(longest, length), kept + min(length, REMEMBERED)
+            longest, kept = lengths(ends_, words)
             span = ends[words] - ends[0]
             if span + 4 > len(out) - done:
                 used[3] = span
@@ -244,48 +291,28 @@ def encode_words(buffer, edges, last, at, rules, kinds, letters, squares, pairs,
                 return ROOM
         for begin in range(0, words, BATCH):
             count = min(BATCH, words - begin)
-            for k in range(count):
-                start = np.int64(load64(ends_, begin + k))
-                low, high = key_of(text, start, np.int64(load64(ends_, begin + k + 1)) - start)
-                slot = place_of(low, high, shift)
-                prefetch(table_ + 8 * SLOT * slot)
-                store64(keys_, 3 * k, low)
-                store64(keys_, 3 * k + 1, high)
-                store64(keys_, 3 * k + 2, np.uint64(slot))
+            make_keys(text, ends_ + 8 * begin, count, table_, shift, keys_)
             for k in range(count):
                 low, high, slot = load64(keys_, 3 * k), load64(keys_, 3 * k + 1), np.int64(load64(keys_, 3 * k + 2))
                 while True:
                     here = table_ + 8 * SLOT * slot
                     there = load64(here, 1)
                     if (load64(here, 0) == low) & (there == high):
-                        value = load64(here, 2)
-                        size, place = np.int64(value & LOWEST), np.int64(value >> np.uint64(32))
-                        if size <= 3:
-                            store32(out_, done, place)
-                            store64(out_ + 4 * done + 4, 0, load64(here, 3))
-                            done += size
-                            break
-                        size -= 4
-                        start = np.int64(load64(ends_, begin + k))
-                        length = np.int64(load64(ends_, begin + k + 1)) - start
-                        if high < LONG or same(text, start, arena_ + 4 * (place + size), 0, length):
-                            for z in range(size):
-                                store32(out_, done + z, load32(arena_, place + z))
+                        size = write_known(here, high, text, ends_ + 8 * (begin + k), arena_, out_ + 4 * done)
+                        if size >= 0:
                             done += size
                             break
                     elif there == EMPTY:
                         start = np.int64(load64(ends_, begin + k))
-                        length, ids = np.int64(load64(ends_, begin + k + 1)) - start, few_
+                        length = np.int64(load64(ends_, begin + k + 1)) - start
                         if length <= SHORT:
                             size = merge_word(text, start, length, letters_, squares_, pairs_, pair_shift, few_, ranks_)
                         else:
                             for z in range(length):
                                 scratch[0, z] = letters[load8(text, start + z)]
-                            size, ids = merge_long(length, scratch, heads, waiting, pairs_, pair_shift), ids_
-                        for z in range(size):
-                            label = np.int64(labels[load32(ids, z)])
-                            store32(ids, z, label)
-                            store32(out_, done + z, label)
+                            size = merge_long(length, scratch, heads, waiting, pairs_, pair_shift)
+                        ids = few_ if length <= SHORT else ids_
+                        label_all(ids, size, labels.ctypes.data, out_ + 4 * done)
                         if length <= REMEMBERED:
                             remember(text, start, length, low, high, size, ids, table_, slot, used_, arena_)
                         done += size
