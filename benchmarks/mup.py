@@ -1,8 +1,8 @@
-"""muP: the learning rate that is best for a narrow model is best for a wide one; without muP it moves as the model grows.
+"""muP: is the learning rate that is best for a narrow model best for a wide one? And without muP?
 
     python benchmarks/mup.py --data TEXT.txt [--quick]       about a quarter of an hour on two cores; finished points are kept
 
-Trains a small model on bytes (tiny Shakespeare by default) at three widths and six learning rates, with and without muP, each
+Trains a small model on bytes (tiny Shakespeare by default) at three widths and five learning rates, with and without muP, each
 for the same steps from the same seed, and measures the loss on the text's last tenth. Writes results/mup_HARDWARE_DATE.json and
 the same as a picture beside it.
 """
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few steps, three rates; nothing is written to results/")
     asked = parser.parse_args()
     text = np.frombuffer(asked.data.read_bytes(), np.uint8)
-    rates, steps = ([2.0**-9, 2.0**-7, 2.0**-5], 12) if asked.quick else ([2.0**e for e in range(-11, -5)], 250)
+    rates, steps = ([2.0**-9, 2.0**-7, 2.0**-5], 12) if asked.quick else ([2.0**e for e in range(-11, -6)], 250)
     losses = sweep(text, rates, steps, asked.folder / "points.json", asked.at_most)
     if losses is None:
         return
