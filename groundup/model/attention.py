@@ -148,7 +148,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, sight: Sight, dropout: float = 0.0) 
         return _compiled_flex()(q, k, v, block_mask=sight.mask, enable_gqa=grouped)
     assert sight.mask is None or isinstance(sight.mask, Tensor), "masks of blocks are for flex"
     mask = sight.mask
-    if dropout and q.device.type == "cpu":  # sdpa has no kernel for it there, and would draw with torch's slow generator
+    if dropout and q.device.type == "cpu":  # where sdpa has no kernel for it, and would draw its numbers slowly
         mask = additive(causal_mask(q.shape[2], k.shape[2]), q.dtype) if sight.causal else mask
     elif sight.implementation == "sdpa":
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, sight.causal, enable_gqa=grouped)
