@@ -38,7 +38,7 @@ def counting_levels(tokens: np.ndarray, vocab_size: int) -> Levels:
     of the word and leaves the rest to the single tokens. Measured on what wasn't counted, so that rare pairs don't flatter.
     Source: Witten and Bell 1991, method C
     """
-    ids = tokens.astype(np.int32 if vocab_size**2 < 2**31 else np.int64)  # of pairs, too: half the memory beside a training run
+    ids = tokens.astype(np.int64)
     cut = 3 * len(ids) // 4
     seen, fresh = ids[:cut], ids[cut:]
     single = (np.bincount(seen, minlength=vocab_size) + 1) / (cut + vocab_size)
