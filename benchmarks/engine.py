@@ -2,13 +2,15 @@
 
     python benchmarks/engine.py [--raw FOLDER] [--quick]
 
-Corpora: real files (--raw: HTML, wiki dumps, books), and made ones of 20 and 200 MB (random words, a twentieth of it twice), each with one
-row near the largest that is read (read.max_record_mb). Every process tells the most resident memory that it held; the bound is 2 GiB.
+Corpora: real files (--raw: HTML, wiki dumps, books), and made ones of 10 and 60 MB (a book's sentences in random order, a twentieth of the
+rows twice), each with one row near the largest that is read (read.max_record_mb). Every process tells the most resident memory that it
+held; the bound is 2 GiB.
 """
 
 import argparse
 import json
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,32 +23,24 @@ from machine import claim, save
 from groundup.data.config import ReadConfig
 
 BOUND = 2 << 30
-FILE_MB = 20
+FILE_MB = 10
 
 
-def write_rows(folder: Path, megabytes: int, seed: int) -> None:
-    """Writes JSONL files of random English-looking rows; one row in twenty has stood before; one row of all is huge."""
-    dice = random.Random(seed)
-    words = ["the", "of", "and", "with", "a", "that", "have", "be", "to"] + [
-        f"{dice.randrange(10**6):x}" for _ in range(20_000)
-    ]
+def write_rows(folder: Path, megabytes: int, sentences: list[str]) -> None:
+    """Writes JSONL files of sentences in random order; one row in twenty has stood before; one row of all is huge."""
+    dice, texts = random.Random(megabytes), list[str]()
     folder.mkdir(parents=True)
-    texts: list[str] = []
-    for number in range(max(1, megabytes // FILE_MB)):
+    for number in range(-(-megabytes // FILE_MB)):
         with open(folder / f"{number:04d}.jsonl", "w", encoding="utf-8") as out:
             size = 0
             while size < min(megabytes, FILE_MB) * 1e6:
-                text = (
-                    dice.choice(texts)
-                    if texts and dice.random() < 0.05
-                    else " ".join(dice.choices(words, k=dice.randrange(50, 800)))
-                )
+                again = texts and dice.random() < 0.05
+                text = dice.choice(texts) if again else " ".join(dice.choices(sentences, k=dice.randrange(5, 40)))
                 texts = [*texts[-500:], text]
                 size += out.write(json.dumps({"text": text}) + "\n")
-    with open(folder / "huge.jsonl", "w", encoding="utf-8") as out:
-        out.write(
-            json.dumps({"text": " ".join(dice.choices(words, k=int((ReadConfig().max_record_mb - 1) * 2**20 / 6.5)))})
-        )
+    limit = (ReadConfig().max_record_mb - 1) << 20
+    huge = " ".join(dice.choices(sentences, k=limit // 100))
+    (folder / "huge.jsonl").write_text(json.dumps({"text": huge.encode("ascii", "replace").decode()[:limit]}))
 
 
 def build(inputs: Path) -> dict[str, Any]:
@@ -65,10 +59,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        corpora = {"real files": args.raw} if args.raw.is_dir() else {}
-        for megabytes in (10,) if args.quick else (20, 200):
+        corpora = {"real files": args.raw}
+        sentences = re.split(r"(?<=[.!?])\s+", (args.raw / "gutenberg-books.txt").read_text(encoding="utf-8"))
+        for megabytes in (6,) if args.quick else (10, 60):
             corpora[f"{megabytes} MB of rows"] = Path(folder, str(megabytes))
-            write_rows(corpora[f"{megabytes} MB of rows"], megabytes, megabytes)
+            write_rows(corpora[f"{megabytes} MB of rows"], megabytes, sentences)
         claims = []
         for name, path in corpora.items():
             found = build(path)
