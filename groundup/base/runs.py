@@ -128,7 +128,10 @@ def record(run: Run, config_toml: str, inputs: Mapping[str, Path], seed: int | N
         "command": ["groundup", *sys.argv[1:]], "status": "running", "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "groundup": __version__, "python": platform.python_version(), "platform": platform.platform(),
         "cpus": os.cpu_count(), "seed": seed, "config_hash": identity(config_toml),
-        "inputs": {role: {"path": address(path) or os.path.relpath(path, run.path), "hash": fingerprint(path)} for role, path in inputs.items()},
+        "inputs": {
+            role: {"path": address(path) or os.path.relpath(path, run.path), "hash": fingerprint(path)}
+            for role, path in inputs.items()
+        },
     }  # fmt: skip
     if noted := before.get("changes", []) + ([_noted(run, changed)] if changed else []):
         info["changes"] = noted
