@@ -71,7 +71,7 @@ def test_logits(visit: Callable[[str], Any]) -> None:
     assert lens.first.locator("tr").count() == 4  # what was read, the output, the embedding, what truly came next
     wide = lens.count()
     page.set_viewport_size({"width": 390, "height": 800})
-    page.wait_for_function(f"document.querySelectorAll('.lens table').length > {wide}")  # its lines break as the text's do
+    page.wait_for_function(f"document.querySelectorAll('.lens table').length > {wide}")  # broken as the text
     assert page.locator(".lens td").count() == 2 * 16
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.set_viewport_size({"width": 1200, "height": 900})

@@ -58,7 +58,7 @@ def test_a_run_a_file_a_recipe_and_a_folder_of_hugging_faces(
     assert find(str(project)).family == find(str(project / "06-sft" / "main")).family == "gpt2"
     recipes = Path(__file__).parents[2] / "groundup" / "recipes"
     assert find(str(recipes / "laptop.toml")).d_model == 384
-    assert find(str(recipes / "demo_shakespeare.toml")).d_model == 256
+    assert find(str(recipes / "demo_shakespeare.toml")).d_model == 384
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "config.json").write_text(
         json.dumps(to_huggingface(Transformer(replace(MODELS["tiny"])))[1])
