@@ -37,9 +37,9 @@ def records(*inputs: str) -> tuple[list[Record], list[Problem]]:
 
 
 def test_addresses_and_paths_are_told_apart() -> None:
-    for url in ("s3://bucket/a/b.txt", "https://a.example/x.parquet", "memory://x", "file:///tmp/x"):
+    for url in ("s3://bucket/a/b.txt", "https://a.example/x.parquet", "memory://x", "file:///raw/x"):
         assert address(Path(url)) == url
-    for path in ("raw", "/tmp/x", "C:/x", "a:b", "./s3/x"):
+    for path in ("raw", "/raw/x", "C:/x", "a:b", "./s3/x"):
         assert address(Path(path)) == ""
 
 
