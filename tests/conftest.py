@@ -18,6 +18,11 @@ ROOT = Path(__file__).parent.parent
 ALLOWED_SKIPS = ROOT / "tests" / "allowed_skips.txt"
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names bytes by their argument: a gzip header holds the second it was made in, and workers must agree on names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data: $GROUNDUP_DATA, or ../shared/data beside the checkout."""

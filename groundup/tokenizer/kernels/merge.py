@@ -260,6 +260,29 @@ def make_keys(text, ends, count, table, shift, keys):
 
 
 @kernel
+def merge_letters(text, start, length, letters, scratch, heads, waiting, pairs, pair_shift):
+    """Returns how many ids, in scratch[0], a long word comes to."""
+    for z in range(length):
+        scratch[0, z] = load32(letters, load8(text, start + z))
+    return merge_long(length, scratch, heads, waiting, pairs, pair_shift)
+
+
+@kernel
+def short_of(words, span, longest, kept, room, widest, most, space, used):
+    """Returns what the words of an edge may want for (0: nothing), and puts how much of it into used[3]."""
+    if span + 4 > room:
+        used[3] = span
+        return OUT
+    if longest > widest:
+        used[3] = longest
+        return SCRATCH
+    if used[0] + words > most or used[1] + 3 * kept + 8 * words > space:
+        used[3] = 3 * kept + 8 * words
+        return ROOM
+    return 0
+
+
+@kernel
 def encode_words(buffer, edges, last, at, rules, kinds, letters, squares, pairs, pair_shift, labels, table, shift, used,
                  arena, scratch, heads, waiting, out, marks):  # fmt: skip
     """Writes the ids of the words between edges at[0] and `last`, from byte at[1] on, into `out` from at[2] on.
@@ -279,16 +302,11 @@ def encode_words(buffer, edges, last, at, rules, kinds, letters, squares, pairs,
         if at[1] < stop:
             words = pieces(buffer, at[1], stop, rules, kinds_, ends, flags, starts, again)
             longest, kept = lengths(ends_, words)
-            span = ends[words] - ends[0]
-            if span + 4 > len(out) - done:
-                used[3] = span
-                return OUT
-            if longest > scratch.shape[1]:
-                used[3] = longest
-                return SCRATCH
-            if used[0] + words > most or used[1] + 3 * kept + 8 * words > len(arena):
-                used[3] = 3 * kept + 8 * words
-                return ROOM
+            short = short_of(
+                words, ends[words] - ends[0], longest, kept, len(out) - done, scratch.shape[1], most, len(arena), used
+            )
+            if short:
+                return short
         for begin in range(0, words, BATCH):
             count = min(BATCH, words - begin)
             make_keys(text, ends_ + 8 * begin, count, table_, shift, keys_)
@@ -308,9 +326,9 @@ def encode_words(buffer, edges, last, at, rules, kinds, letters, squares, pairs,
                         if length <= SHORT:
                             size = merge_word(text, start, length, letters_, squares_, pairs_, pair_shift, few_, ranks_)
                         else:
-                            for z in range(length):
-                                scratch[0, z] = letters[load8(text, start + z)]
-                            size = merge_long(length, scratch, heads, waiting, pairs_, pair_shift)
+                            size = merge_letters(
+                                text, start, length, letters_, scratch, heads, waiting, pairs_, pair_shift
+                            )
                         ids = few_ if length <= SHORT else ids_
                         label_all(ids, size, labels.ctypes.data, out_ + 4 * done)
                         if length <= REMEMBERED:
