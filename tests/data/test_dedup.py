@@ -2,7 +2,6 @@
 
 import random
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +13,13 @@ from groundup.base.records import Document, read_documents
 from groundup.data import shuffle
 from groundup.data.build import build
 from groundup.data.config import BuildConfig, DedupConfig, RepetitionConfig
-from groundup.data.dedup import BEHIND, DROP, components, rank
+from groundup.data.dedup import DROP, components, rank
 from groundup.data.engine import workers
-from groundup.data.overlap import Texts, cut, find_stretches, find_units
+from groundup.data.overlap import cut, find_stretches, find_units
 from groundup.data.shuffle import RECORD, gather, partitions_for, scatter
-
-WORDS = "the of and with a house river people said day went have that winter engine letter".split()  # noqa: SIM905 a list of words reads best as words
+from tests.data.parts import WORDS, nothing, parts_of
 
 OFF = RepetitionConfig(enabled=False)
-
-
-def nothing() -> None:
-    pass
-
-
-def parts_of(texts: list[bytes], sizes: int, heldout: tuple[int, ...] = ()):  # type: ignore[no-untyped-def]
-    """The texts as parts; the first text ranks first."""
-    for at in range(0, len(texts), sizes):
-        docs = np.arange(at, min(at + sizes, len(texts)), dtype=np.uint64)
-        ranks = np.array([0 if int(d) in heldout else int(BEHIND) + int(d) for d in docs], np.uint64)
-        yield partial(Texts, docs, ranks, [texts[int(d)] for d in docs])
 
 
 def test_a_held_out_document_stays_whole(tmp_path: Path) -> None:

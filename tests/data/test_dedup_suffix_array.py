@@ -12,10 +12,7 @@ from groundup.data.config import DedupConfig
 from groundup.data.dedup import BEHIND
 from groundup.data.engine import workers
 from groundup.data.overlap import Texts, find_stretches
-
-
-def nothing() -> None:
-    pass
+from tests.data.parts import nothing
 
 
 def by_suffix_array(texts: list[bytes], least: int) -> list[set[int]]:

@@ -119,15 +119,23 @@ def full_after(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(rows_module, "atomic_file", full)
 
 
-def test_a_full_disk_is_named_and_the_same_command_goes_on(
-    tmp_path: Path, warc: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def stopped_by_a_full_disk(
+    tmp_path: Path, warc: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, BuildConfig]:
+    """Returns a project not yet built, and the config of its copy, which a full disk stopped at the second judged part."""
     whole, config = project(tmp_path / "whole", warc, 900, 40), BuildConfig(project=tmp_path / "full", processes=1)
-    shutil.copytree(whole / "raw", tmp_path / "full" / "raw")
+    shutil.copytree(whole / "raw", config.project / "raw")
     with monkeypatch.context() as patch:
         full_after(patch, "judged-000000-000001")
         with pytest.raises(StorageError, match=r"disk is full; free some space and run the same command again"):
             build(config)
+    return whole, config
+
+
+def test_a_full_disk_is_named_and_the_same_command_goes_on(
+    tmp_path: Path, warc: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, config = stopped_by_a_full_disk(tmp_path, warc, monkeypatch)
     before = parts(config.project)
     assert len([name for name in before if name.startswith("judged")]) == 1
     build(replace(config, processes=2))
@@ -139,12 +147,7 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(
 def test_a_part_that_was_damaged_on_disk_is_named_and_made_again(
     tmp_path: Path, warc: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    whole, config = project(tmp_path / "whole", warc, 900, 40), BuildConfig(project=tmp_path / "worn", processes=1)
-    shutil.copytree(whole / "raw", tmp_path / "worn" / "raw")
-    with monkeypatch.context() as patch:
-        full_after(patch, "judged-000000-000001")
-        with pytest.raises(StorageError):
-            build(config)
+    whole, config = stopped_by_a_full_disk(tmp_path, warc, monkeypatch)
     for name in ("extracted-000000-000002.parquet", "judged-000000-000000.parquet"):
         path = config.project / "01-data" / "main" / "parts" / name
         data = bytearray(path.read_bytes())

@@ -1,31 +1,15 @@
 """What texts repeat of each other is cut as the lesson cuts it, across parts."""
 
 import random
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from groundup.data import plain
 from groundup.data.config import DedupConfig
-from groundup.data.dedup import BEHIND
 from groundup.data.engine import workers
-from groundup.data.overlap import Texts, cut, find_stretches, find_units
-
-WORDS = "the of and with a house river people said day went have that winter engine letter".split()  # noqa: SIM905 a list of words reads best as words
-
-
-def nothing() -> None:
-    pass
-
-
-def parts_of(texts: list[bytes], sizes: int, heldout: tuple[int, ...] = ()):  # type: ignore[no-untyped-def]
-    """The texts as parts; the first text ranks first."""
-    for at in range(0, len(texts), sizes):
-        docs = np.arange(at, min(at + sizes, len(texts)), dtype=np.uint64)
-        ranks = np.array([0 if int(d) in heldout else int(BEHIND) + int(d) for d in docs], np.uint64)
-        yield partial(Texts, docs, ranks, [texts[int(d)] for d in docs])
+from groundup.data.overlap import cut, find_stretches, find_units
+from tests.data.parts import WORDS, nothing, parts_of
 
 
 def repetitive(dice: random.Random, count: int) -> list[bytes]:
