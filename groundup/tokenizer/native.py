@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from groundup.tokenizer.vocabulary import Vocabulary
 __all__ = ["NativeBench", "library"]
 
 KERNELS = Path(__file__).parent / "kernels"
-OPTIONS = ("-O3", "-march=native", "-fPIC", "-shared")
+OPTIONS = ("-O3", "-fPIC", "-shared")
+# What a build may use of the processor. Only tests ask for another than the first: split.c makes masks in three ways, a machine in one.
+BUILDS = {"native": ("-march=native",), "avx2": ("-march=haswell",), "plain": ()}
 DONE, ROOM, OUT, MEMORY = range(4)  # what encode() in words.c stopped for
 LEAST, MOST = 11, 18  # a table has 2**11 to 2**18 lines of 64 bytes, 16 MB; when one is full, both begin anew
 PLACES = {"small": 4, "large": 2}  # words in a line
@@ -49,29 +52,32 @@ def machine() -> str:
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
+def library(build: str = "native") -> ctypes.CDLL | None:
     """Returns the compiled words.c; None where there is no C compiler, or it fails, which is said once."""
+    options = (*OPTIONS, *BUILDS[build])
     compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
     sources = [(KERNELS / name).read_bytes() for name in ("words.c", "split.c")]
-    version = hashlib.sha256(b"\0".join([*sources, machine().encode(), str(compiler).encode()])).hexdigest()[:16]
+    facts = (machine(), compiler, *options)
+    version = hashlib.sha256(b"\0".join([*sources, *(str(fact).encode() for fact in facts)])).hexdigest()[:16]
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         path = cache / "groundup" / "kernels" / f"words-{version}.so"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-                compile_c(compiler, KERNELS / "words.c", Path(scratch) / path.name).replace(path)
+                compile_c(compiler, options, Path(scratch) / path.name).replace(path)
         return ctypes.CDLL(str(path))
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder, or what the compiler said
         print(f"tokenizer: {error}; encoding with Numba instead, at half the speed", file=sys.stderr)
         return None
 
 
-def compile_c(compiler: str | None, source: Path, made: Path) -> Path:
-    """Returns the file it made. Raises: RuntimeError with what the compiler said."""
+def compile_c(compiler: str | None, options: Sequence[str], made: Path) -> Path:
+    """Returns the file it made of words.c. Raises: RuntimeError with what the compiler said."""
     if compiler is None:
         raise RuntimeError("no C compiler (cc, gcc or clang) is here")
-    done = subprocess.run([compiler, *OPTIONS, "-o", made, source], capture_output=True, text=True, check=False)
+    command = [compiler, *options, "-o", str(made), str(KERNELS / "words.c")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{compiler} failed ({(done.stderr.splitlines() or ['it said nothing'])[0]})")
     return made

@@ -1,5 +1,6 @@
 """The kernels in C: the same ids as Numba's, word for word; and what happens where they can't be compiled."""
 
+import platform
 import random
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundup.tokenizer import native
+from groundup.tokenizer import encode, engine, native
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.engine import Engine
 from groundup.tokenizer.pattern import RULES
@@ -21,7 +22,16 @@ PIECES = [
     "\u00a0", "\u3000", "\u2028", "½", "٣", "“", "—", "🙂", "\u200d", "\u0301", "!", "?", "/", "//", "\0", "ǅ", "ª", " don't", "x" * 70,
     "A" * 300, " the", " of", " international", "。", "i̇", "\x85", "Ⅷ",
 ]  # fmt: skip
+SCRIPTS = [
+    "It's 1,234.5 o'clock; WE'LL see: naïve café, coöperate…", "Съешь ещё этих мягких французских булок, да выпей чаю 2026 г.",
+    "ΞΕΣΚΕΠΑΖΩ την ψυχοφθόρα βδελυγμία", "私はガラスを食べられます。それは私を傷つけません。１２３", "我能吞下玻璃而不伤身体。一二三",
+    "나는 유리를 먹을 수 있어요. 그래도 아프지 않아요", "أنا قادر على أكل الزجاج و هذا لا يؤلمني ٤٥٦", "אני יכול לאכול זכוכית",
+    "मैं काँच खा सकता हूँ और मुझे उससे कोई चोट नहीं पहुंचती १२३", "ฉันกินกระจกได้ แต่มันไม่ทำให้ฉันเจ็บ", "Tôi có thể ăn thủy tinh",
+    "👩\u200d👩\u200d👧\u200d👦🏳️\u200d🌈 e\u0301\u0301", "def f(x):\r\n\treturn x[1:]  # ok\n\n\n    /* … */ http://a.b/c?d=1&e=%20\n",
+]  # fmt: skip
 needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C compiler here")
+BUILDS = [name for name in native.BUILDS if name != "avx2" or " avx2" in native.machine()]  # that run on this machine
+LONG = 10_000  # characters of each hostile text
 
 
 def fuzz(rng: random.Random, count: int) -> list[str]:
@@ -50,38 +60,69 @@ def learnt() -> Tokenizer:
     return train(["the cats of the house don't sleep 12345 日本 жж \n\n  1/2", *PIECES] * 3, 340, "gpt2", specials=())
 
 
+def built(vocabulary: Vocabulary, build: str) -> Engine:
+    """Returns an engine that encodes with a build of words.c."""
+    made = Engine(vocabulary)
+    made._code = native.library(build)
+    return made
+
+
+def hostile(rng: random.Random) -> list[str]:
+    """Returns long texts that are meant to hurt, and real sentences in many scripts at every place of a block of 64 bytes."""
+    return [
+        "a" * LONG, " " * LONG, "\n" * LONG, "\r\n" * LONG, "🙂\u200d" * LONG, "'" * LONG, "1" * LONG, "\0 " * LONG,
+        "\u3000" * LONG, " \n" * LONG, "".join(rng.choices("abcdefgh", k=LONG)), rng.randbytes(LONG).decode("utf-8", "replace"),
+        rng.randbytes(LONG).decode("latin-1"), " ".join(SCRIPTS * 10),
+        *(" " * shift + text + "x" * shift for text in SCRIPTS for shift in range(0, 66, 3)),
+    ]  # fmt: skip
+
+
+@needs_compiler
+@pytest.mark.parametrize("build", BUILDS)
+def test_each_build_is_what_its_name_says(build: str) -> None:
+    code = native.library(build)
+    assert code
+    if platform.machine() == "x86_64":
+        widest = 64 if " avx512bw" in native.machine() else 32 if " avx2" in native.machine() else 8
+        assert code.width() == {"native": widest, "avx2": 32, "plain": 8}[build]
+
+
 @needs_compiler
 @pytest.mark.parametrize("pattern", RULES)
-def test_ids_are_those_of_numba(pattern: str, learnt: Tokenizer) -> None:
-    texts = fuzz(random.Random(pattern), 60)
+def test_ids_of_all_builds_are_those_of_numba(pattern: str, learnt: Tokenizer) -> None:
+    rng = random.Random(pattern)
+    texts = [*fuzz(rng, 60), *hostile(rng)]
     vocabulary = Vocabulary(learnt.merges, learnt._id_of_byte, pattern)
-    fast, slow = Engine(vocabulary), Engine(vocabulary, native=False)
-    for _ in range(2):  # the second time every word is known
-        for ours, theirs in zip(fast.encode_texts(texts), slow.encode_texts(texts), strict=True):
-            assert np.array_equal(ours, theirs)
-    assert isinstance(fast._benches[0], native.NativeBench)
+    wanted = Engine(vocabulary, native=False).encode_texts(texts)
+    for build in BUILDS:
+        fast = built(vocabulary, build)
+        for _ in range(2):  # the second time every word is known
+            for ours, theirs in zip(fast.encode_texts(texts), wanted, strict=True):
+                assert np.array_equal(ours, theirs), build
+        assert isinstance(fast._benches[0], native.NativeBench)
 
 
 @needs_compiler
-def test_labels_and_whole_words_of_others(learnt: Tokenizer) -> None:
+@pytest.mark.parametrize("build", BUILDS)
+def test_labels_and_whole_words_of_others(build: str, learnt: Tokenizer) -> None:
     size = 256 + len(learnt.merges)
     whole = {b" the": 5, b"\0": 6, b" international": 7, "日本".encode(): 8, b"A" * 300: 9}
     labels = [3_000_000 + 7 * k for k in range(size)]  # too large for the 20 bits of a packed id
     vocabulary = Vocabulary(learnt.merges, learnt._id_of_byte, "gpt2", labels, whole)
     texts = fuzz(random.Random(1), 20) + [" the international \0 日本"]
-    for ours, theirs in zip(
-        Engine(vocabulary).encode_texts(texts), Engine(vocabulary, False).encode_texts(texts), strict=True
-    ):
+    wanted = Engine(vocabulary, native=False).encode_texts(texts)
+    for ours, theirs in zip(built(vocabulary, build).encode_texts(texts), wanted, strict=True):
         assert np.array_equal(ours, theirs)
 
 
 @needs_compiler
-def test_small_tables_begin_anew(learnt: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("build", BUILDS)
+def test_small_tables_begin_anew(build: str, learnt: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "MOST", native.LEAST + 1)
     monkeypatch.setattr(native, "OUT_ROOM", 1 << 13)
     vocabulary, rng = Vocabulary(learnt.merges, learnt._id_of_byte, "gpt2"), random.Random(2)
     texts = [" ".join("".join(rng.choices("abcdefgh", k=rng.randrange(1, 40))) for _ in range(4000)) for _ in range(20)]
-    fast = Engine(vocabulary)
+    fast = built(vocabulary, build)
     found = fast.encode_texts(texts)
     for ours, theirs in zip(found, Engine(vocabulary, False).encode_texts(texts), strict=True):
         assert np.array_equal(ours, theirs)
@@ -101,14 +142,30 @@ def test_without_a_compiler_it_says_so(
     assert not list(tmp_path.rglob("*.so"))
 
 
+def test_without_a_compiler_a_tokenizer_gives_the_same_ids(learnt: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All the public ways to ids, by Numba alone; what is wanted comes from the path that compiles nothing."""
+    texts = [*fuzz(random.Random(3), 20), *SCRIPTS, "\ud800 alone"]
+    wanted = [list(learnt._stream(text)) for text in texts]
+    monkeypatch.setattr(engine, "library", lambda: None)
+    monkeypatch.setattr(encode, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(encode, "SHORT_TEXT", 0)
+    without = Tokenizer(learnt.merges, (), "gpt2")
+    for threads in (1, 2):
+        assert [ids.tolist() for ids in without.encode_batch(texts, threads)] == wanted
+    assert [without.encode_ordinary(text) for text in texts] == wanted
+    assert without._engine._benches
+    assert not any(isinstance(b, native.NativeBench) for b in without._engine._benches)
+
+
 @needs_compiler
 @pytest.mark.slow
-def test_no_byte_is_read_or_written_beyond_its_array(tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", BUILDS)
+def test_no_byte_is_read_or_written_beyond_its_array(build: str, tmp_path: Path) -> None:
     """The fuzz of this file in a process whose words.c is compiled with the sanitizers."""
     compiler = shutil.which("gcc") or pytest.skip("the sanitizers are those of gcc")
     made = tmp_path / "words.so"
     check = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    subprocess.run([compiler, *native.OPTIONS, *check, "-o", made, native.KERNELS / "words.c"], check=True)
+    native.compile_c(compiler, [*native.OPTIONS, *native.BUILDS[build], *check], made)
     preload = [subprocess.run([compiler, f"-print-file-name=lib{name}.so"], capture_output=True, text=True, check=True).stdout.strip()
                for name in ("asan", "ubsan")]  # fmt: skip
     script = (
@@ -119,7 +176,8 @@ def test_no_byte_is_read_or_written_beyond_its_array(tmp_path: Path) -> None:
         "for pattern in t.RULES:\n"
         "    engine = t.Engine(t.Vocabulary(merges, bytes(range(256)), pattern))\n"
         "    engine._code = code\n"
-        "    for turn in range(2): engine.encode_texts(t.fuzz(random.Random(pattern), 40))\n"
+        "    texts = [*t.fuzz(random.Random(pattern), 40), *t.hostile(random.Random(pattern))]\n"
+        "    for turn in range(2): engine.encode_texts(texts)\n"
         "print('clean')\n"
     )
     environment = {"LD_PRELOAD": " ".join(preload), "ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin",

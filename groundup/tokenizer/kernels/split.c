@@ -121,15 +121,17 @@ static inline i64 next_piece(const u8 *p, i64 i, i64 n, i64 rules, const u8 *kin
     return rules & LEAD ? next_gpt4(p, i, n, rules, kinds) : next_gpt2(p, i, n, rules, kinds);
 }
 
-/* The masks. */
+/* The masks: in WIDTH bytes at a time, by what the compiler may use. */
 
 #if defined(__AVX512BW__)
+enum { WIDTH = 64 };
 typedef __m512i Bytes;
 static inline Bytes bytes_at(const u8 *p) { return _mm512_loadu_si512(p); }
 static inline u64 within(Bytes v, u8 low, u8 high) {
     return _mm512_cmple_epu8_mask(_mm512_sub_epi8(v, _mm512_set1_epi8((char)low)), _mm512_set1_epi8((char)(high - low)));
 }
 #elif defined(__AVX2__)
+enum { WIDTH = 32 };
 typedef struct { __m256i half[2]; } Bytes;
 static inline Bytes bytes_at(const u8 *p) {
     return (Bytes){{_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 32))}};
@@ -144,6 +146,7 @@ static inline u64 within(Bytes v, u8 low, u8 high) {
     return mask;
 }
 #else
+enum { WIDTH = 8 };
 typedef struct { u8 byte[64]; } Bytes;
 static inline Bytes bytes_at(const u8 *p) { Bytes v; memcpy(v.byte, p, 64); return v; }
 static inline u64 within(Bytes v, u8 low, u8 high) {
