@@ -51,6 +51,7 @@ def build(config: BuildConfig) -> Run:
     A file that can't be read is named, counted and left out. Raises: DataError where nothing usable is left, or where every file
     that held documents is damaged (unless `read.keep_damaged`).
     """
+    config = config.remembered()
     run, toml = open_run(config.project, "data", config.name), to_toml(config)
     if config.split == "tail":
         config = replace(config, read=replace(config.read, max_chars=WHOLE))

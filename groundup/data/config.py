@@ -8,6 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from groundup.base.config import load_toml
 from groundup.base.errors import ConfigError
 from groundup.base.runs import open_run
 from groundup.data.skills import DEMO_SKILLS, SKILLS
@@ -175,7 +176,7 @@ class BuildConfig:
 
     project: Positional[Path] = Path("my-llm")  # the project folder
     name: str = "main"  # the run's name
-    input: tuple[Path, ...] = ()  # files, folders, git repositories, addresses like s3://... (default: PROJECT/raw)
+    input: tuple[Path, ...] = ()  # files, folders, git repositories, s3://... (default: PROJECT/raw, or as last time)
     filters: Literal["all", "fineweb", "none"] = (
         "all"  # fineweb: its published thresholds; none: the decoded text as it is
     )
@@ -204,6 +205,13 @@ class BuildConfig:
     def inputs(self) -> tuple[Path, ...]:
         """The files and folders to read, the default filled in."""
         return self.input or (self.project / "raw",)
+
+    def remembered(self) -> "BuildConfig":
+        """Returns the config; where nothing is named and there is no PROJECT/raw, it reads again what the last run read."""
+        last = open_run(self.project, "data", self.name).path / "config.toml"
+        if self.input or (self.project / "raw").exists() or not last.exists():
+            return self
+        return replace(self, input=tuple(map(Path, load_toml(last)["input"])))
 
     @property
     def problems(self) -> tuple[Path, ...]:
@@ -287,7 +295,7 @@ class BuildConfig:
     def describe(self) -> list[str]:
         """Returns what the command reads and would write."""
         out = open_run(self.project, "data", self.name).path
-        lines = [f"read {path}" for path in self.inputs]
+        lines = [f"read {path}" for path in self.remembered().inputs]
         lines += [f"drop documents that contain a problem of {path}" for path in self.problems]
         lines.append(
             f"hold out {self.heldout:.0%} of the documents, {'by hash' if self.split == 'hash' else 'the end of each text'}"

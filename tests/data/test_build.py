@@ -116,6 +116,18 @@ def test_a_rerun_does_nothing_and_another_config_begins_anew(
     assert "made anew" in capsys.readouterr().out
 
 
+def test_without_a_raw_folder_it_reads_what_it_read_last(tmp_path: Path) -> None:
+    elsewhere = write_rows(tmp_path / "elsewhere.jsonl", rows(60))
+    first = build(BuildConfig(project=tmp_path / "p", input=(elsewhere,), processes=1))
+    started = first.info["started"]
+    assert build(BuildConfig(project=tmp_path / "p", processes=1)).info["started"] == started  # nothing has changed
+    again = BuildConfig(project=tmp_path / "p", heldout=0.2, processes=1)
+    assert f"read {elsewhere}" in again.describe()
+    assert build(again).results["raw_documents"] == 60
+    write_rows(tmp_path / "p" / "raw" / "own.jsonl", rows(30, seed=1))
+    assert build(again).results["raw_documents"] == 30
+
+
 def test_the_split_depends_on_the_text_alone(tmp_path: Path) -> None:
     config = project(tmp_path, rows(400))
     build(config)
