@@ -6,32 +6,36 @@ from torch import Tensor
 
 __all__ = ["dropout"]
 
-STEPS = 256  # a byte decides over each activation
+CHUNK = 1 << 17  # numbers that are hashed in the processor's cache, where nothing is compiled
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:
     """Returns x with a share of `rate` of its numbers set to zero and the others scaled up by as much: the mean stays.
 
-    On a CPU the rate is rounded to 256ths (0.1 is 26/256), because a byte is drawn for each number, eight at once: a tenth of
-    the time of torch's Bernoulli draws. On other devices it is torch's own. The generator is torch's in both, so that a seed
-    or a saved state repeats the draws.
+    On a CPU two seeds are drawn from torch's generator, and whether a number stays is read from a hash of its place and of
+    these: compiled code works it out again wherever it is needed, in registers, and the same numbers stay as in eager code. On
+    other devices it is torch's own. A seed or a saved state of the generator repeats the draws everywhere.
 
-    Source: Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
+    Source: Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting". The hash: Wellons
+    2018, "Prospecting for hash functions" (lowbias32), a second seed between its rounds.
     """
     if x.device.type != "cpu":
         return F.dropout(x, rate)
-    scales = _compiled_scales if torch.compiler.is_compiling() else _scales
-    return x * scales(x.detach(), rate)
+    seeds, count = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32), x.numel()
+    if torch.compiler.is_compiling():
+        kept = _kept(torch.arange(count, dtype=torch.int32), seeds, rate)
+    else:
+        chunks = [torch.arange(at, min(at + CHUNK, count), dtype=torch.int32) for at in range(0, count, CHUNK)]
+        kept = torch.cat([_kept(places, seeds, rate) for places in chunks])
+    return x * (kept.view(x.shape) * (1 / (1 - rate))).to(x.dtype)
 
 
-def _scales(x: Tensor, rate: float) -> Tensor:
-    """Returns zeros and 1 / (1 - rate), in the shape and type of x."""
-    dropped = min(max(round(rate * STEPS), 1), STEPS - 1)
-    draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)  # all 64 bits
-    drawn = draws.view(torch.uint8)[: x.numel()].view(x.shape)
-    return (drawn >= dropped).to(x.dtype).mul_(STEPS / (STEPS - dropped))
+def _kept(places: Tensor, seeds: Tensor, rate: float) -> Tensor:
+    """Returns for each place whether its number stays, (N,) booleans.
 
-
-# The compiler sees one operation here: its own random numbers on a CPU are slower still.
-_compiled_scales = torch.library.custom_op("groundup::dropout_scales", _scales, mutates_args=())
-_compiled_scales.register_fake(lambda x, rate: torch.empty_like(x, memory_format=torch.contiguous_format))
+    The shifts are of unsigned 32-bit numbers (the sign's copies are masked), the products wrap.
+    """
+    x = places ^ seeds[0]
+    x = (x ^ (x >> 16 & 0xFFFF)) * 0x7FEB352D ^ seeds[1]
+    x = (x ^ (x >> 15 & 0x1FFFF)) * (0x846CA68B - 2**32)
+    return x ^ (x >> 16 & 0xFFFF) >= round(rate * 2**32) - 2**31
