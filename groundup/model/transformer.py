@@ -178,18 +178,21 @@ def init_weights(model: Transformer, seed: int | None = None) -> None:
     residual stream from 0.02 / sqrt(2 L), so that its variance doesn't grow with depth (with `zero_init` they are zero, so that
     each block begins as the identity); biases 0, norms 1. An embedding that is multiplied by sqrt(C), as in 2017, from 1 / sqrt(C).
 
-    With muP, m times wider than where the learning rate was tuned: the blocks' matrices from 1 / sqrt(m) of that, and the logits
-    1 / m, which the gain of the last norm carries; so the model computes, and is exported, like any other. `optim.adamw` has the
-    other half. Heads keep their width; a wider model has more of them.
+    With muP, m times wider than the base B where the learning rate was tuned, what a matrix adds to begins at the same size at
+    every width: the blocks' matrices from 1 / (2 sqrt(inputs)) in place of 0.02 (the same at a width of 625), embeddings from
+    1 / sqrt(B), and the logits 1 / m, which the gain of the last norm carries; so the model computes, and is exported, like any
+    other. `optim.adamw` has the other half. Heads keep their width; a wider model has more of them.
     Source: Radford et al. 2019, section 2.3; Yang et al. 2022, table 8.
     """
-    config, wider = model.config, model.config.width_multiple
+    config, wider, base = model.config, model.config.width_multiple, model.config.variant.mup_base
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             parameter.fill_(0.0 if name.endswith("bias") else 1 / wider if name == "norm.weight" else 1.0)
             continue
-        std = 0.02 / math.sqrt(wider) if name.startswith("blocks.") else 0.02
+        std = 0.02
+        if base:
+            std = 0.5 / math.sqrt(parameter.shape[1]) if name.startswith("blocks.") else 1 / math.sqrt(base)
         if name.endswith(("attn.out.weight", "down.weight")):
             std = 0.0 if config.variant.zero_init else std / math.sqrt(2 * config.n_layers)
         elif name == "embed.weight" and config.positions == "sinusoidal":

@@ -27,6 +27,7 @@ from groundup.tokenizer.chat import render
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.io import load, save
 from groundup.tokenizer.train import train
+from tests.export.following import greedy
 
 TEXT = "The apple is in the box. Anna takes the apple and puts it into the bag. Where is the apple? 12 + 30 = 42. " * 20
 FILES = [
@@ -74,14 +75,6 @@ def finished(
         save(tokenizer, folder / "tokenizer.json")
         found |= results or {}
     return model
-
-
-def greedy(model: Transformer, prompt: list[int], tokens: int) -> list[int]:
-    ids = list(prompt)
-    with torch.no_grad():
-        for _ in range(tokens):
-            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
-    return ids
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -27,6 +27,7 @@ from groundup.tokenizer.io import load, save
 from groundup.tokenizer.train import train
 from groundup.train.config import LoopConfig, PretrainConfig
 from groundup.train.pretrain import main as pretrain
+from tests.export.following import greedy
 
 pytestmark = pytest.mark.slow
 BUILT = Path(__file__).parents[2] / ".venv-llama-cpp" / "bin" / "python"  # by `make llama-cpp`
@@ -81,14 +82,6 @@ def finished(project: Path, model: Transformer, tokenizer: Tokenizer, stage: str
     with record(run, "", {}), write_checkpoint(run.path, 3) as folder:
         save_model(model, folder)
         save(tokenizer, folder / "tokenizer.json")
-
-
-def greedy(model: Transformer, prompt: list[int], tokens: int) -> list[int]:
-    ids = list(prompt)
-    with torch.no_grad():
-        for _ in range(tokens):
-            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
-    return ids
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,7 +1,6 @@
 """Fresh weights are drawn as `init_weights` says, layer by layer."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -18,10 +17,12 @@ def config(family: str, **given: object) -> ModelConfig:
     return ModelConfig(family=family, **{**WIDE, **given})  # type: ignore[arg-type]
 
 
-def expected_std(name: str, shape: ModelConfig) -> float:
+def expected_std(name: str, inputs: int, shape: ModelConfig) -> float:
     if name == "embed.weight" and shape.positions == "sinusoidal":
         return shape.d_model**-0.5
-    hidden = 0.02 / math.sqrt(shape.width_multiple) if name.startswith("blocks.") else 0.02
+    hidden = 0.02
+    if base := shape.variant.mup_base:
+        hidden = 0.5 / math.sqrt(inputs) if name.startswith("blocks.") else base**-0.5
     residual = name.endswith(("attn.out.weight", "down.weight"))  # what writes to the residual stream
     return hidden / math.sqrt(2 * shape.n_layers) if residual else hidden
 
@@ -38,10 +39,9 @@ def test_every_matrix_has_its_deviation_and_every_vector_its_constant(family: st
             assert (parameter == (0.0 if name.endswith("bias") else gain)).all(), name
             continue
         sampling = 4 / math.sqrt(2 * parameter.numel())  # four deviations of a sample's deviation
-        assert parameter.std().item() == pytest.approx(expected_std(name, shape), rel=sampling), name
-        assert parameter.mean().item() == pytest.approx(
-            0, abs=5 * expected_std(name, shape) / math.sqrt(parameter.numel())
-        )
+        expected = expected_std(name, parameter.shape[1], shape)
+        assert parameter.std().item() == pytest.approx(expected, rel=sampling), name
+        assert parameter.mean().item() == pytest.approx(0, abs=5 * expected / math.sqrt(parameter.numel()))
         seen.add(name.split(".", 2)[-1] if name.startswith("blocks.") else name)
     assert {"attn.qkv.weight", "attn.out.weight", "embed.weight", "head.weight"} <= seen
 
@@ -64,12 +64,15 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert not torch.equal(first["embed.weight"], other["embed.weight"])
 
 
-def test_mup_changes_nothing_at_its_base() -> None:
-    plain = config("qwen3")
-    first, again = (
-        Transformer(c, seed=1).state_dict() for c in (plain, replace(plain, variant=VariantConfig(mup_base=128)))
-    )
-    assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
+def test_with_mup_the_residual_stream_begins_alike_at_every_width() -> None:
+    tokens, ends = torch.randint(400, (4, 32), generator=torch.Generator().manual_seed(0)), []
+    for width in (64, 128, 256):
+        shape = config("qwen3", d_model=width, n_heads=width // 32, variant=VariantConfig(mup_base=64))
+        model, stream = Transformer(shape, seed=0), []
+        model.blocks[-1].register_forward_hook(lambda _, __, x, stream=stream: stream.append(x))
+        model(tokens)
+        ends.append(stream[0].std().item())
+    assert max(ends) < 1.05 * min(ends)
 
 
 @pytest.mark.parametrize(
