@@ -12,6 +12,7 @@ from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.dropout import dropout
 from groundup.model.layers import Block, Experts, Linear, make_norm
+from groundup.model.loss import output_loss, widened
 from groundup.model.rope import rotary_tables, sinusoids
 
 __all__ = ["Transformer", "init_weights"]
@@ -72,12 +73,18 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Returns (..., V) float32 for hidden states (..., C); call it on the last position alone where that is all you need."""
-        weight = self.embed.weight if self.config.tie_embeddings else self.head.weight
-        logits = F.linear(hidden, weight)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # only a float64 model's stay wider
-        if cap := self.config.variant.logit_softcap:
-            logits = torch.tanh(logits / cap) * cap
-        return logits
+        return widened(F.linear(hidden, self._output()), self.config.variant.logit_softcap)
+
+    def loss(
+        self, tokens: Tensor, targets: Tensor, positions: Tensor | None = None, z_loss: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the summed negative log-likelihood of the targets (B, T) with the z-loss, and the same without; see `output_loss`."""
+        hidden = self.hidden(tokens, positions).flatten(0, 1)  # (B T, C)
+        return output_loss(hidden, self._output(), targets.flatten(), self.config.variant.logit_softcap, z_loss)
+
+    def _output(self) -> Tensor:
+        """Returns the output layer's matrix, (V, C)."""
+        return self.embed.weight if self.config.tie_embeddings else self.head.weight
 
     def hidden(
         self, tokens: Tensor, positions: Tensor | None = None, cache: KVCache | None = None, mask: Tensor | None = None

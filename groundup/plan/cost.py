@@ -111,8 +111,7 @@ def seconds_per_step(
     def step() -> float:
         start = time.perf_counter()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            logits = network(tokens[:, :-1])  # (B, T, V)
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+            loss = network.loss(tokens[:, :-1], tokens[:, 1:])[0] / (timed * model.context)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
@@ -142,4 +141,4 @@ def seconds_to_read(model: ModelConfig, tokens: int, device: "torch.device") -> 
     rows = max(1, min(tokens, TIMED_TOKENS) // model.context)
     batch = torch.randint(0, model.vocab_size, (rows, model.context), device=device)
     with torch.inference_mode():
-        return best_time(lambda: network(batch), device) * tokens / batch.numel()
+        return best_time(lambda: network.loss(batch, batch), device) * tokens / batch.numel()

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from groundup.model.config import ModelConfig
+from groundup.model.loss import PIECE
 
 __all__ = ["activation_bytes", "training_bytes"]
 
@@ -44,9 +45,12 @@ def training_bytes(
     """Returns {"weights", "gradients", "optimizer", "activations", "logits"} in bytes, for `rows` windows at once.
 
     Weights, gradients and the optimiser's memory are fp32; AdamW keeps two numbers for each weight, Muon one. The logits
-    (V for each token, in fp32) are held three times at the peak: themselves, their softmax, its gradient.
+    (V for each token, in fp32) are held three times at the peak: themselves, their softmax, its gradient. Beyond a number of
+    them a piece is held in place of them all, and the output layer's gradient twice (see groundup.model.loss).
     """
     params = model.params()
+    logits, table = rows * model.context * model.vocab_size, model.vocab_size * model.d_model
+    whole = logits <= PIECE
     hidden = params - model.vocab_size * model.d_model * (1 if model.tie_embeddings else 2)
     kept = 2 * params - (hidden if optimizer == "muon" else 0)
     copies = 2 * params if precision == "bf16" else 0  # autocast keeps a bf16 copy of the matrices during a step
@@ -55,5 +59,5 @@ def training_bytes(
         "gradients": 4 * params,
         "optimizer": 4 * kept,
         "activations": activation_bytes(model, rows, precision, device),
-        "logits": 3 * 4 * rows * model.context * model.vocab_size,
+        "logits": 3 * 4 * logits if whole else 3 * 4 * PIECE + 2 * 4 * table,
     }

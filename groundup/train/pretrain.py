@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.base.config import to_toml
@@ -15,6 +14,7 @@ from groundup.base.errors import ConfigError, DataError, TokenizerError
 from groundup.base.files import write_text
 from groundup.base.log import command, duration, quantity
 from groundup.base.runs import Run, open_run, record, unchanged
+from groundup.model.loss import IGNORED
 from groundup.model.transformer import Transformer
 from groundup.parallel.mesh import World, world
 from groundup.shards.dataset import Batch, TokenDataset
@@ -101,15 +101,12 @@ def pretrain_loss(model: Transformer, batch: Batch, z_loss: float = 0.0) -> tupl
     With `z_loss` its multiple of log(Z)^2 is added for each token, where Z is the sum that the softmax divides by; the metric
     "reported" then keeps the sum without it. Source: Chowdhery et al. 2022 (PaLM), section 5. Equal to: groundup.train.plain.z_loss
     """
-    count = int((batch.targets != -100).sum())
+    count = int((batch.targets != IGNORED).sum())
     batch = batch.to(next(model.parameters()).device)
-    logits = model(batch.tokens, positions=batch.positions).flatten(0, 1)  # (B*T, V)
-    targets = batch.targets.flatten()
-    loss = F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
+    loss, nats = model.loss(batch.tokens, batch.targets, batch.positions, z_loss)
     if not z_loss:
         return loss, count, {}
-    penalty = z_loss * logits.logsumexp(-1).square()[targets != -100].sum()
-    return loss + penalty, count, {"reported": loss.detach(), "z_loss": float(penalty.detach()) / max(1, count)}
+    return loss, count, {"reported": nats, "z_loss": float(loss.detach() - nats) / max(1, count)}
 
 
 @torch.no_grad()
