@@ -1,11 +1,13 @@
-"""Three corpora of real text for benchmarks/tokenizer.py, made from what a Debian machine can have; nothing is repeated.
+"""Corpora of real text for benchmarks/tokenizer.py, made from what a Debian machine can have; nothing is repeated.
 
     mkdir packages; cd packages; apt-get download PACKAGES...; for p in *.deb; do dpkg -x $p ${p%%_*}; done
     python benchmarks/corpora.py --packages packages --folder corpora [--megabytes 64]
+    python benchmarks/corpora.py --packages packages --folder corpora --megabytes 1024 --corpora english multilingual code documentation
 
 english: ../shared/data/text and raw (books, wiki), dictionaries (dict-gcide, dict-wn, dict-jargon), PostgreSQL's and Python's
 manuals, the Linux kernel's. multilingual: the Debian Administrator's Handbook in 25 languages, manual pages in ten. code: the
-Python standard library, then the packages installed beside the running interpreter.
+Python standard library, then the packages installed beside the running interpreter. documentation: the pages of 30 manuals,
+without their tags; with the other three it makes 1 GB of different text for `--part memory`.
 """
 
 import argparse
@@ -14,12 +16,18 @@ import gzip
 import os
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 MANUALS = ["de", "es", "fr", "it", "ja", "pl", "pt-br", "ru", "uk", "zh"]
 PACKAGES = ["dict-gcide", "dict-wn", "dict-jargon", "postgresql-doc-15", "python3.11-doc", "linux-doc-6.1", "debian-handbook",
             *(f"manpages-{language}" for language in MANUALS)]  # fmt: skip
+MORE = ["apache2-doc", "bash-doc", "bind9-doc", "cmake-doc", "debian-faq", "debian-reference-en", "developers-reference", "erlang-doc",
+        "git-doc", "libboost1.74-doc", "libglib2.0-doc", "libgtk-3-doc", "libstdc++-12-doc", "lilypond-doc-html", "maxima-doc",
+        "nginx-doc", "octave-doc", "openjdk-17-doc", "python-django-doc", "python-scipy-doc", "python-sympy-doc", "python3.11-doc",
+        "qtbase5-doc-html", "r-doc-html", "rust-doc", "sqlite3-doc", "zsh-doc", "linux-doc-6.1",
+        "python-pandas-doc", "ghc-doc"]  # fmt: skip
+NAMES = ("english", "multilingual", "code", "documentation")
 TAGS = re.compile(rb"<(script|style).*?</\1>|<[^>]*>", re.DOTALL)
 
 
@@ -57,15 +65,18 @@ def sources(name: str, data: Path, packages: Path) -> Iterator[Path]:
         yield from sorted((path for path in handbook if "en-US" not in path.parts), key=lambda path: (path.name, path))
         for language in MANUALS:
             yield from files(packages / f"manpages-{language}", "*.[0-9]*.gz")
+    elif name == "documentation":
+        for package in MORE:
+            yield from files(packages / package, "*.html")
     else:
         yield from files(Path(sysconfig.get_path("stdlib")), "*.py")
         yield from files(Path(sysconfig.get_path("purelib")), "*.py")
 
 
-def build(folder: Path, data: Path, packages: Path, size: int) -> dict[str, Path]:
-    """Returns name -> file of at most `size` bytes for the three corpora; writes those that are missing."""
+def build(folder: Path, data: Path, packages: Path, size: int, names: Sequence[str] = NAMES[:3]) -> dict[str, Path]:
+    """Returns name -> file of at most `size` bytes for the corpora; writes those that are missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / f"{name}_{size >> 20}.txt" for name in ("english", "multilingual", "code")}
+    paths = {name: folder / f"{name}_{size >> 20}.txt" for name in names}
     for name, path in paths.items():
         if not path.exists():
             seen: set[int] = set()
@@ -87,11 +98,14 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("GROUNDUP_DATA", root.parent / "shared" / "data"))
     )
-    parser.add_argument("--packages", type=Path, required=True, help=" ".join(PACKAGES))
+    parser.add_argument(
+        "--packages", type=Path, required=True, help=" ".join([*PACKAGES, "and for the documentation", *MORE])
+    )
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--megabytes", type=int, default=64)
+    parser.add_argument("--corpora", nargs="+", choices=NAMES, default=NAMES[:3])
     args = parser.parse_args()
-    build(args.folder, args.data, args.packages, args.megabytes << 20)
+    build(args.folder, args.data, args.packages, args.megabytes << 20, args.corpora)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m venv PEER && PEER/bin/pip install -r benchmarks/peers/tokenizers.txt
     python benchmarks/corpora.py --packages PACKAGES --folder CORPORA            (what PACKAGES is, it says)
-    python benchmarks/tokenizer.py --peer PEER/bin/python --folder CORPORA [--part train encode decode command hostile large] [--quick]
+    python benchmarks/tokenizer.py --peer PEER/bin/python --folder CORPORA [--part train encode decode command hostile memory] [--quick]
     python benchmarks/tokenizer.py --folder CORPORA --save                       writes the result from the parts' figures
 
 Tasks: a vocabulary of 32,768 learnt from 64 MB of English with GPT-2's pattern; 32 MB of English, of 25 languages and
@@ -39,8 +39,8 @@ TRAINERS, ENCODERS = (
     ("gigatoken", "fastokens", "tiktoken", "tokenizers"),
 )
 MEASURE = (
-    "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
-    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10)"
+    "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); used = resource.getrusage(resource.RUSAGE_CHILDREN);"
+    "print(used.ru_maxrss >> 10, used.ru_utime + used.ru_stime)"  # MB at the peak, CPU-seconds
 )
 SLOW = {"tiktoken": 8 << 20, "tokenizers": 4 << 20}  # bytes for those who remember nothing: their speed is even
 SIZE = 32_768
@@ -152,7 +152,7 @@ def part_train(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) ->
         corpus.write_bytes((folder / "english_64.txt").read_bytes()[: 8 << 20].decode("utf-8", "ignore").encode())
     job = {"do": "train", "corpus": str(corpus), "size": SIZE, "pattern": PATTERNS["gpt2"]}
     for threads in args.threads:
-        names = args.peers or [n for n in TRAINERS if not args.quick or n in ("gigatoken", "rustbpe")]
+        names = args.peers or list(TRAINERS)
         turns: dict[str, list] = {name: [] for name in ("ours", *names)}
         for turn in range(args.turns):
             for name, found in turns.items():
@@ -286,31 +286,41 @@ def part_hostile(args: argparse.Namespace, folder: Path, notes: dict[str, Any], 
     keep(args, notes)
 
 
-def part_large(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) -> None:
-    """A vocabulary from all there is (benchmarks/corpora.py --megabytes 1024), within 4 GiB and within half a GiB."""
-    kept = notes.setdefault("large corpus", {})
-    paths = [str(folder / f"{corpus}_1024.txt") for corpus in CORPORA]
-    for bound in ("4", "0.5"):
-        with tempfile.TemporaryDirectory() as scratch:
-            command = [sys.executable, "-m", "groundup", "tokenizer", "train", f"{scratch}/p", "--input", *paths, "--vocab-size",
-                       str(SIZE), "--memory-gb", bound]  # fmt: skip
-            start = time.perf_counter()
+def part_memory(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) -> None:
+    """A vocabulary from 1 GB of different text, within 4 GiB and within half a GiB; and from text that is all different words.
+
+    The text: benchmarks/corpora.py --megabytes 1024 --corpora english multilingual code documentation. One thread.
+    """
+    import numpy as np
+
+    kept = notes.setdefault("1 GB of text", {})
+    real = [folder / f"{corpus}_1024.txt" for corpus in (*CORPORA, "documentation")]
+    if args.quick:
+        real = real[1:2]
+    with tempfile.TemporaryDirectory() as scratch:
+        unlike = (
+            Path(scratch) / "unlike.txt"
+        )  # the worst case: random words of eight letters, of which hardly two are equal
+        letters = np.random.default_rng(0).integers(97, 113, ((20 if args.quick else 200) << 17, 9), np.uint8)
+        letters[:, 8] = 10  # a line feed
+        letters.tofile(unlike)
+        for name, paths, bound in (("4", real, 4), ("0.5", real, 0.5), ("0.5, random words", [unlike, real[0]], 0.5)):
+            command = [sys.executable, "-m", "groundup", "tokenizer", "train", f"{scratch}/{name}", "--threads", "1", "--memory-gb",
+                       str(bound), "--vocab-size", str(SIZE), "--input", *map(str, paths)]  # fmt: skip
+            before = time.perf_counter()
             timed = subprocess.run(
-                ["/usr/bin/env", "python3", "-c", MEASURE, *command],
-                check=True,
-                capture_output=True,
-                text=True,
-                cwd=ROOT,
+                [sys.executable, "-c", MEASURE, *command], check=True, capture_output=True, text=True, cwd=ROOT
             )
-            kept[f"--memory-gb {bound}"] = {
-                "corpus_bytes": sum(Path(path).stat().st_size for path in paths), "wall_s": round(time.perf_counter() - start, 1),
-                "peak_mb": int(timed.stdout.splitlines()[-1]), "said": [line for line in timed.stdout.splitlines() if "GiB" in line],
+            said, (peak, cpu) = timed.stdout.splitlines(), map(float, timed.stdout.splitlines()[-1].split())
+            kept[f"--memory-gb {name}"] = {
+                "corpus_bytes": sum(path.stat().st_size for path in paths), "wall_s": round(time.perf_counter() - before, 1),
+                "cpu_s": round(cpu, 1), "peak_mb": int(peak), "said": [line for line in said if "GiB" in line],
             }  # fmt: skip
-            print(kept[f"--memory-gb {bound}"], flush=True)
+            print(name, kept[f"--memory-gb {name}"], flush=True)
     keep(args, notes)
 
 
-def claims(notes: dict[str, Any]) -> list[dict[str, Any]]:
+def claims(notes: dict[str, Any], megabytes: int) -> list[dict[str, Any]]:
     """Prints and returns one claim a line, from what the parts have found."""
     found = []
 
@@ -324,8 +334,8 @@ def claims(notes: dict[str, Any]) -> list[dict[str, Any]]:
 
     for task in notes:
         if task.startswith("train"):
-            add(f"{task}: {SIZE} ids from 64 MB of English", task, "cpu_s", "CPU-seconds", False)
-            add(f"{task}: {SIZE} ids from 64 MB of English", task, "wall_s", "seconds", False)
+            for figure, unit in (("cpu_s", "CPU-seconds"), ("wall_s", "seconds")):
+                add(f"{task}: {SIZE} ids from {megabytes} MB of English", task, figure, unit, False)
         elif task.startswith("encode"):
             for number, which in product(("first", "second"), ("median", "best")):
                 add(f"{task}, {number} pass, GPT-2", task, f"{number}_mb_cpu_s", "MB per CPU-second", True, which)
@@ -369,12 +379,12 @@ def main() -> None:
             part_decode(args, args.folder, notes, files)
         if "hostile" in args.part:
             part_hostile(args, args.folder, notes, files)
-        if "large" in args.part:
-            part_large(args, args.folder, notes)
+        if "memory" in args.part:
+            part_memory(args, args.folder, notes)
         if "command" in args.part:
             part_command(args, args.folder, notes)
         notes = json.loads(kept.read_text())
-    found = claims(notes)
+    found = claims(notes, 8 if args.quick else 64)
     if args.save:
         print(save("tokenizer", {"claims": found, "figures": notes}))
 

@@ -63,7 +63,14 @@ class Words:
             self._make_room(MOST)
 
     def add(self, other: "Words", least: int = 1) -> None:
-        """Adds the words of another table that occur at least so often there."""
+        """Adds the words of another table that occur at least so often there.
+
+        They come in the order of their hashes, so a table that is too small would have them all at its beginning: looking for a
+        free slot there takes time in the square of their number.
+        """
+        coming = int(np.count_nonzero(other.slots[:, 2] >= np.uint64(least)))
+        if coming > len(self.slots) // 2:
+            self._widen(coming)
         slot = 0
         while slot < len(other.slots):
             slot = add_words(other.slots, other.arena, slot, least, self.slots, self.shift, self.used, self.arena)
@@ -72,14 +79,18 @@ class Words:
 
     def _make_room(self, words: int) -> None:
         if self.used[0] + words > len(self.slots) // 2:
-            shift = self.shift - (2 if self.shift > 46 else 1)
-            slots = np.zeros((1 << (64 - shift), SLOT), np.uint64)
-            grow(self.slots, slots, shift)
-            self.slots, self.shift = slots, shift
+            self._widen(len(self.slots) * (2 if self.shift > 46 else 1))
         if self.used[1] + self.used[3] > len(self.arena):
             arena = np.empty(2 * len(self.arena) + int(self.used[3]), np.uint8)
             arena[: self.used[1]] = self.arena[: self.used[1]]
             self.arena = arena
+
+    def _widen(self, words: int) -> None:
+        """Moves the words to a table that has room for so many."""
+        shift = 64 - max(1, 2 * words - 1).bit_length()
+        slots = np.zeros((1 << (64 - shift), SLOT), np.uint64)
+        grow(self.slots, slots, shift)
+        self.slots, self.shift = slots, shift
 
     def items(self) -> dict[bytes, int]:
         """Returns word -> count."""

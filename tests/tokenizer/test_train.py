@@ -2,6 +2,7 @@
 
 import bz2
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from groundup.base.records import Document, write_documents
 from groundup.cli import main as command
 from groundup.tokenizer import plain
 from groundup.tokenizer.chat import DEFAULT_SPECIALS, TEMPLATE
-from groundup.tokenizer.count import count_batches
+from groundup.tokenizer.count import Words, count_batches
 from groundup.tokenizer.io import alphabet, load
 from groundup.tokenizer.kernels.split import valid
+from groundup.tokenizer.kernels.unicode import rules_of
 from groundup.tokenizer.kernels.words import MIXER
 from groundup.tokenizer.learn import learn_words
 from groundup.tokenizer.pattern import PATTERNS, splitter
-from groundup.tokenizer.texts import batches, find_texts, pack, read_batches, strings
+from groundup.tokenizer.texts import batches, find_texts, pack, pack_bytes, read_batches, strings
 from groundup.tokenizer.train import bytes_per_token, train
 
 
@@ -236,6 +238,21 @@ def test_what_is_utf8_is_decided_as_python_does(raw: bytes) -> None:
     except UnicodeDecodeError as error:
         good = error.start
     assert valid(np.frombuffer(raw + bytes(64), np.uint8), 0, len(raw)) == good
+
+
+def test_adding_words_takes_time_in_their_number() -> None:
+    """Tables hold words by their hashes: added in that order to a smaller table, a million took ten seconds and not a tenth."""
+    letters = np.random.default_rng(0).integers(97, 113, (1_000_000, 9), np.uint8)
+    letters[:, 8] = 10  # a line feed
+    batch, (rules, kinds) = pack_bytes([letters.tobytes()]), rules_of("whitespace")
+    source, together = Words(), Words()
+    source.count(batch.buffer, batch.edges, 0, 1, rules, kinds)
+    start = time.process_time()
+    together.add(source)
+    assert time.process_time() - start < 3
+    assert (len(together), together.size) == (len(source), source.size)
+    together.add(source)
+    assert np.array_equal(np.sort(together.laid_out()[2]), 2 * np.sort(source.laid_out()[2]))
 
 
 def test_a_large_file_comes_in_blocks_that_change_no_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
