@@ -3,8 +3,9 @@
     run_datatrove.py serve             jobs as JSON lines on stdin, answers on stdout: filters and MinHash over chunks of documents
     run_datatrove.py pipeline WARC OUT WORKERS shipped|stated     WARC -> filters -> MinHash in four stages -> Parquet
 
-`stated` puts one tokenizer in place of spaCy's: tokens are \\w+|[^\\w\\s], MinHash's words \\w+ of the lower-case text, a sentence ends
-with a mark, closing quotes and brackets, and a space.
+`stated` puts one tokenizer in place of spaCy's: a token is a word (letters and digits with ASCII's marks between them, but no hyphen,
+and no full stop between a small letter and a capital) or one mark, also repeated; MinHash's words are \\w+ of the lower-case text; a
+sentence ends with a mark, closing quotes and brackets, and a space.
 """
 
 import contextlib
@@ -29,7 +30,8 @@ from datatrove.utils import word_tokenizers
 from datatrove.utils.logging import logger
 from datatrove.utils.text import TextNormConfig
 
-TOKEN, WORD = re.compile(r"\w+|[^\w\s]"), re.compile(r"\w+")
+TOKEN = re.compile(r"\w+(?:(?!(?<=[a-z])\.[A-Z])[!-,./:-@\[-^`{-~’]+\w+)*|([^\w\s])\1*")
+WORD = re.compile(r"\w+")
 SENTENCE = re.compile(r"[.!?。！？][\"'”’)\]]*(?=\s|$)")
 PATIENCE_S = 60  # for a page; datatrove's own 1 s gives up pages wherever the machine is shared
 shipped_tokenizer = word_tokenizers.load_word_tokenizer
@@ -42,7 +44,7 @@ class Stated:
         self.pattern = pattern
 
     def word_tokenize(self, text: str) -> list[str]:
-        return self.pattern.findall(text)
+        return [match[0] for match in self.pattern.finditer(text)]
 
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
         ends = [match.end() for match in SENTENCE.finditer(text)]

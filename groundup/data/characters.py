@@ -7,12 +7,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["ALPHA", "BREAK", "DIGIT", "LOWER", "PUNCTUATION", "SPACE", "STOP", "UPPER", "WORD", "classes", "letters"]
+__all__ = [
+    "ALPHA",
+    "BREAK",
+    "DIGIT",
+    "JOIN",
+    "LOWER",
+    "PUNCTUATION",
+    "SPACE",
+    "STOP",
+    "UPPER",
+    "WORD",
+    "classes",
+    "letters",
+]
 
-SPACE, WORD, ALPHA, DIGIT, UPPER, LOWER, BREAK, PUNCTUATION, STOP = (1 << bit for bit in range(9))
+SPACE, WORD, ALPHA, DIGIT, UPPER, LOWER, BREAK, PUNCTUATION, STOP, JOIN = (1 << bit for bit in range(10))
 # The marks that Gopher's rules don't count as words. Source: CCNet's list (Wenzek et al. 2019), as datatrove has it.
 MARKS = "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
 CONTROLS = "".join(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
+JOINERS = "!\"#$%&'()*+,./:;<=>?@[\\]^`{|}~’"  # between letters they cut no word: ASCII's marks without the hyphen
 ASSIGNED = 0x40000  # no letter, mark or space has a higher code point
 BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # where str.splitlines cuts
 
@@ -35,7 +49,7 @@ def classes() -> "np.ndarray":
             table[run.start() : run.end()] |= bit
     letters = [c for run in re.findall(r"\w+", every) for c in run if c.isalpha()]
     for bit, found in ((ALPHA, letters), (UPPER, filter(str.isupper, letters)), (BREAK, BREAKS), (PUNCTUATION, MARKS + CONTROLS),
-                       (LOWER, (c for c in letters if c.islower() or (c.istitle() and not c.isupper())))):  # fmt: skip
+                       (JOIN, JOINERS), (LOWER, (c for c in letters if c.islower() or (c.istitle() and not c.isupper())))):  # fmt: skip
         table[np.array(list(map(ord, found)))] |= bit
     return table
 

@@ -85,7 +85,7 @@ class RepetitionConfig:
     max_paragraph_chars: float = 0.2  # characters in such paragraphs (paper: 0.2)
     max_line_share: float = 0.3  # lines that occurred before (paper: 0.3)
     max_line_chars: float = 0.2  # characters in such lines (paper: 0.2)
-    window: int = 2000  # tokens within which runs of words are compared (0: the whole text, as in the paper)
+    window: int = 2000  # tokens within which runs of words are compared (0: in all the text, where a top run counts even once: FineWeb)
     top_2: float = 0.2  # characters in the most frequent pair of words (paper: 0.2)
     top_3: float = 0.18  # ... three words (paper: 0.18)
     top_4: float = 0.16  # ... four words (paper: 0.16)

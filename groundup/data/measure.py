@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from groundup.data.characters import DIGIT, SPACE, STOP, WORD, classes
+from groundup.data.characters import DIGIT, JOIN, SPACE, STOP, WORD, classes
 from groundup.data.config import BuildConfig
 from groundup.data.scan import (
     BASE,
@@ -18,6 +18,7 @@ from groundup.data.scan import (
     decode,
     encode,
     find,
+    joined,
     line,
     mix,
     newlines,
@@ -26,6 +27,7 @@ from groundup.data.scan import (
     segments,
     stretch,
     stripped,
+    symbols,
     tokens,
 )
 
@@ -248,13 +250,29 @@ def _page_lines(chars, start, stop, kinds, short, keys, out):  # type: ignore[no
             brief += j - i <= short
             again += 0 if find(keys, mask, stretch(chars, i, j) | ONE)[1] else j - i
         i = j + 1
-    words, before = 0, 0
-    for i in range(start, stop):
-        kind = kinds[chars[i]]
-        words += ((kind & SPACE) == 0) & ((kind & before & WORD) == 0)
-        before = kind
     out[24], out[25] = ended / max(lines, 1), brief / max(lines, 1)
-    out[26], out[27], out[28] = again / max(stop - start - breaks, 1), breaks / max(words, 1), lines
+    out[26], out[28] = again / max(stop - start - breaks, 1), lines
+    out[27] = breaks / max(_count(chars, start, stop, kinds), 1)
+
+
+@njit(cache=True, nogil=True)
+def _count(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
+    """Returns how many tokens there are."""
+    count, before, last = 0, 0, np.uint32(0xFFFFFFFF)  # no character
+    for i in range(start, stop):
+        c = chars[i]
+        kind = kinds[c]
+        if (kind & WORD != 0) & (before & JOIN != 0):  # a word behind a mark is rarer than a mark behind a word
+            k = i - 1
+            while k > start and kinds[chars[k]] & JOIN:
+                k -= 1
+            if kinds[chars[k]] & WORD and joined(chars, k + 1, i + 1, kinds) == i:
+                count -= 1  # this is the same word, and its marks have been counted
+                for j in range(k + 1, i):
+                    count -= chars[j] != chars[j - 1]
+        count += ((kind & SPACE) == 0) & ((kind & before & WORD) == 0) & (c != last)
+        before, last = kind, c
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -283,16 +301,20 @@ def _document(chars, marks, n, kinds, numbers, stops, phrases, kept, scratch, ou
         out[2], out[3] = again / many, again_chars / n
     start, stop = _page(chars, n, kinds, numbers, phrases, kept, out)
     _page_lines(kept, start, stop, kinds, numbers[2], keys, out)
-    count = tokens(chars, marks, n, bounds, words, tally)
+    count = tokens(chars, marks, n, kinds, bounds, words, tally)
     window = numbers[0] if numbers[0] else max(count, 1)
     for first in range(0, count, window):
         runs(first, min(first + window, count), bounds, words, lists, out)
+    for size in range(2, 5):  # in all the text, as in FineWeb's code: where no run recurs the first one is the top
+        if not numbers[0] and out[2 + size] == 0 and count >= size:
+            out[2 + size] = bounds[size] + size - 1
     for k in range(4, 13):
         out[k] /= n
     total = max(tally[0], 1)
     out[13], out[14], out[19] = tally[0], tally[1] / total, tally[2] / max(count, 1)
-    out[15], out[16] = tally[4] / max(count, 1), tally[5] / max(count, 1)
-    out[20], out[29], out[30] = _stops(count, words, stops), (tally[6] + tally[3]) / total, count
+    signs, ellipses, cries = symbols(chars, n)
+    out[15], out[16] = signs / max(count, 1), ellipses / max(count, 1)
+    out[20], out[29], out[30] = _stops(count, words, stops), (cries + tally[3]) / total, count
     return start, stop
 
 
@@ -308,11 +330,11 @@ def _all(data, offsets, kinds, numbers, stops, phrases, values, rest, ends):  # 
     chars, kept, marks = (
         np.empty(longest, np.uint32),
         np.empty(longest + 1, np.uint32),
-        np.empty(longest + 1, np.uint16),
+        np.empty(longest + 2, np.uint16),
     )
     lists = (np.empty(longest, np.uint64), np.empty(slots, np.uint64), np.empty(slots, np.int32), np.empty(longest, np.int64),
              np.empty(longest, np.int64))  # fmt: skip
-    scratch = (np.empty(longest + 1, np.int64), np.empty(longest, np.uint64), np.empty(7, np.int64), lists)
+    scratch = (np.empty(longest + 1, np.int64), np.empty(longest, np.uint64), np.empty(4, np.int64), lists)
     for k in range(len(offsets) - 1):
         n = decode(data, offsets[k], offsets[k + 1], kinds, chars, marks)
         ends[k + 1] = ends[k]

@@ -28,8 +28,12 @@ Broken = tuple[str, float, float]
 
 
 def tokens(text: str) -> list[str]:
-    """Returns words and punctuation marks."""
-    return re.findall(r"\w+|[^\w\s]", text)
+    """Returns words (letters and digits with ASCII's marks between them, but no hyphen) and marks (one, or the same repeated).
+
+    A full stop between a small letter and a capital isn't within a word, but between two sentences.
+    """
+    word = r"\w+(?:(?!(?<=[a-z])\.[A-Z])[!-,./:-@\[-^`{-~’]+\w+)*"
+    return [found[0] for found in re.finditer(rf"{word}|([^\w\s])\1*", text)]
 
 
 def words(text: str) -> list[str]:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from groundup.data.characters import ALPHA, BREAK, LOWER, PUNCTUATION, SPACE, UPPER, WORD
+from groundup.data.characters import ALPHA, BREAK, JOIN, LOWER, PUNCTUATION, SPACE, UPPER, WORD
 
 __all__ = [
     "BASE",
     "decode",
     "encode",
     "find",
+    "joined",
     "line",
     "mix",
     "newlines",
@@ -24,6 +25,7 @@ __all__ = [
     "segments",
     "stretch",
     "stripped",
+    "symbols",
     "tokens",
     "word_hash",
 ]
@@ -192,35 +194,74 @@ def segments(chars, start, stop, apart, least, keys):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True)
-def tokens(chars, marks, n, bounds, hashes, tally):  # type: ignore[no-untyped-def]
+def joined(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
+    """Returns where a word that a mark follows goes on behind its marks: `start`, where these are, if it ends there.
+
+    It ends at a full stop between a small letter and a capital, too: of two sentences without a space.
+    """
+    i = start
+    while i < stop and kinds[chars[i]] & JOIN:
+        i += 1
+    if i == stop or not kinds[chars[i]] & WORD:
+        return start
+    sentence = chars[start] == 46 and i == start + 1 and 97 <= chars[start - 1] <= 122 and 65 <= chars[i] <= 90
+    return start if sentence else i
+
+
+@njit(cache=True, nogil=True)
+def symbols(chars, n):  # type: ignore[no-untyped-def]
+    """Returns how many '#', ellipses (of three full stops, too) and '!' there are."""
+    signs = cries = ellipses = threes = dots = 0
+    for i in range(n):
+        signs += chars[i] == 35
+        cries += chars[i] == 33
+        ellipses += chars[i] == 0x2026
+    for i in range(n - 2):
+        threes += (chars[i] == 46) & (chars[i + 1] == 46) & (chars[i + 2] == 46)
+    for i in range(n if threes else 0):
+        if chars[i] == 46:
+            dots += 1
+            ellipses += dots % 3 == 0
+        else:
+            dots = 0
+    return signs, ellipses, cries
+
+
+@njit(cache=True, nogil=True)
+def tokens(chars, marks, n, kinds, bounds, hashes, tally):  # type: ignore[no-untyped-def]
     """Returns the number of tokens; token k lies in bounds[k]:bounds[k + 1] of the text without its spaces.
 
-    marks: the bits of each character, and a space behind the last. tally: words (tokens that aren't marks), their characters, tokens
-    with a letter, words that shout, '#', ellipses, '!'.
+    A token is a word (letters and digits with ASCII's marks between them, but no hyphen) or one mark, also repeated.
+    marks: the bits of each character, a space behind the last, and room for one more. tally: words (tokens that aren't marks), their
+    characters, tokens with a letter, words that shout.
     """
-    words = characters = lettered = shouting = signs = ellipses = cries = count = size = i = dots = 0
+    words = characters = lettered = shouting = count = size = i = 0
     while i < n:
         kind = marks[i]
         if kind & SPACE:
             i += 1
             continue
-        start, every, h = i, kind, word_hash(np.uint64(0), chars[i])
-        i += 1
+        start, every, h = i, kind, np.uint64(0)
         if kind & WORD:
-            dots = 0
-            while marks[i] & WORD:
-                kind |= marks[i]
-                every &= marks[i]
+            while True:
+                while marks[i] & WORD:
+                    kind |= marks[i]
+                    every &= marks[i]
+                    h = word_hash(h, chars[i])
+                    i += 1
+                if (marks[i] & JOIN == 0) | (marks[i + 1] & SPACE != 0):  # one branch, which is foretold well
+                    break
+                reach = joined(chars, i, n, kinds)
+                if reach == i:
+                    break
+                while i < reach:
+                    every &= marks[i]
+                    h = word_hash(h, chars[i])
+                    i += 1
+        else:
+            while i < n and chars[i] == chars[start]:
                 h = word_hash(h, chars[i])
                 i += 1
-        else:
-            c = chars[start]
-            signs += c == 35
-            cries += c == 33
-            dots = dots + 1 if c == 46 and (dots == 0 or chars[start - 1] == 46) else int(c == 46)
-            if dots == 3 or c == 0x2026:
-                ellipses += 1
-                dots = 0
         length = i - start
         bounds[count], hashes[count] = size, mix(h ^ np.uint64(length))
         size, count = size + length, count + 1
@@ -231,7 +272,6 @@ def tokens(chars, marks, n, bounds, hashes, tally):  # type: ignore[no-untyped-d
         shouting += (length > 2) & ((every & ALPHA) != 0) & ((kind & (UPPER | LOWER)) == UPPER)
     bounds[count] = size
     tally[0], tally[1], tally[2], tally[3] = words, characters, lettered, shouting  # tally[:] compiles for seconds
-    tally[4], tally[5], tally[6] = signs, ellipses, cries
     return count
 
 

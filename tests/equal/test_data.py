@@ -11,17 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.data import arithmetic, decontaminate, plain
-from groundup.data.characters import letters
+from groundup.data.characters import JOINERS, classes, letters
 from groundup.data.config import BuildConfig, DecontaminateConfig, DedupConfig, LanguageConfig, WebConfig
 from groundup.data.decide import decide
 from groundup.data.decontaminate import ProblemIndex, Question
 from groundup.data.dedup import RULES
 from groundup.data.engine import workers
 from groundup.data.extract import Drop
-from groundup.data.measure import FEATURES, measure
+from groundup.data.measure import FEATURES, _count, measure
 from groundup.data.minhash import PRIME, _least, hash_functions, lower_buffer, sign, word_bytes
 from groundup.data.mix import unit_hash
 from groundup.data.quality import first_broken
+from groundup.data.scan import buffer, decode, symbols, tokens
 from groundup.data.settle import tasks
 from groundup.data.stages import Row, _judge, begin, read_part, write_part
 
@@ -132,6 +133,49 @@ def test_short_tokens_have_unlike_hashes() -> None:
     )
 
 
+def assert_tokens_agree(text: str) -> tuple[list[str], list[int]]:
+    """Returns the tokens, and the kernel's tally of them."""
+    data, offsets = buffer([text])
+    chars, marks, kinds = np.empty(len(text), np.uint32), np.empty(len(text) + 2, np.uint16), classes()
+    bounds, hashes, tally = np.empty(len(text) + 1, np.int64), np.empty(len(text), np.uint64), np.empty(4, np.int64)
+    n = decode(data, offsets[0], offsets[1], kinds, chars, marks)
+    count = tokens(chars, marks, n, kinds, bounds, hashes, tally)
+    found, rest = plain.tokens(text), "".join(text.split())
+    assert [rest[a:b] for a, b in itertools.pairwise(bounds[: count + 1])] == found
+    assert len(set(hashes[:count].tolist())) == len(set(found))
+    assert _count(chars, 0, n, kinds) == count
+    assert symbols(chars, n) == (text.count("#"), text.count("...") + text.count("…"), text.count("!"))
+    return found, tally.tolist()
+
+
+def test_every_character_beside_marks_that_hold_words_together() -> None:
+    every = [chr(c) for c in (*range(0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xE0200), 0x10FFFF)]
+    for at in range(0, len(every), 5000):
+        assert_tokens_agree(" ".join(f"a.{c}{c}'{c}Z.{c} {c},b" for c in every[at : at + 5000]))
+    ascii_ = [chr(c) for c in range(128)]
+    for c in ascii_:
+        assert_tokens_agree(c + c + "a")
+    assert_tokens_agree(" ".join(f"x{a}{b}{c}Y" for a in ascii_ for b in ascii_ for c in "a.-Q"))
+    assert set(JOINERS) == {c for c in every if len(plain.tokens(f"a{c}b")) == 1 and not plain.words(c)}
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.text(alphabet=st.sampled_from("abXY3_ ..--'’!#,中é\n("), min_size=1, max_size=80))
+def test_tokens_of_strange_texts(text: str) -> None:
+    found, tally = assert_tokens_agree(text)
+    proper = plain.proper_words(found)
+    lettered = sum(any(c.isalpha() for c in token) for token in found)
+    shouting = sum(len(token) > 2 and token.isupper() and token.isalpha() for token in found)
+    assert tally == [len(proper), sum(map(len, proper)), lettered, shouting]
+
+
+def test_what_a_token_is() -> None:
+    found = plain.tokens("Don’t call java.lang.Object at 3.5% (well-known), the end.Next ... f(x)=1 ---- e.g. 'so'")
+    assert found[:9] == ["Don’t", "call", "java.lang", ".", "Object", "at", "3.5", "%", "("]
+    assert found[9:20] == ["well", "-", "known", ")", ",", "the", "end", ".", "Next", "...", "f(x)=1"]
+    assert found[20:] == ["----", "e.g", ".", "'", "so", "'"]
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab3 4+=-.!?\n\u00e9\u4e2d#A_'\u2026 "), max_size=400))
 def test_rules_on_strange_texts(text: str) -> None:
@@ -178,9 +222,12 @@ def test_repeated_runs_of_every_length(seed: int) -> None:
     whole = replace(ONLY, repetition=replace(ONLY.repetition, window=0))
     fast, found = dict(zip(FEATURES, measure([text], whole).values[0])), plain.tokens(text)
     for n in range(2, 5):
-        assert fast[f"top_{n}_gram"] == plain.top_chars(found, n) / len(text)
+        once = len(" ".join(found[:n])) if len(found) >= n else 0  # what counts in whole texts where no run recurs
+        assert fast[f"top_{n}_gram"] == (plain.top_chars(found, n) or once) / len(text)
     for n in range(5, 11):
         assert fast[f"repeated_{n}_grams"] == plain.repeated_chars(found, n) / len(text)
+    short = dict(zip(FEATURES, measure(["Elephants never forget."], whole).values[0]))
+    assert (short["top_3_gram"], short["top_4_gram"]) == (22 / 23, 24 / 23)  # with the spaces between tokens
     assert plain.repeated(["a", "b", "a"], "abaX") == (1 / 3, 1 / 4)
     assert plain.proper_words(["a", "_", ".", "…", "€", "7"]) == ["a", "€", "7"]
     assert plain.full_stop("。")
