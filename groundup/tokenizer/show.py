@@ -23,8 +23,10 @@ ODD = ("Cc", "Co", "Cn")  # control characters but white space, private use, una
 
 
 def name(tokenizer: Tokenizer, token: int) -> str:
-    """Returns a token as it is printed: quoted, and bytes that are no whole character as \\xe2."""
+    """Returns a token as it is printed: quoted, a long run of one character as ' ' × 24, bytes that are no whole character as \\xe2."""
     text = tokenizer.token_bytes(token).decode("utf-8", "backslashreplace")
+    if len(text) >= RUN and len(set(text)) == 1:  # nobody counts blanks
+        return f"{name_of(text[0])} × {len(text)}"
     if len(text) > LONG:
         return f"{name_of(text[: LONG // 2])[:-1]}…' ({len(text)} characters)"
     return name_of(text)

@@ -94,8 +94,11 @@ def test_a_words_script(word: str, expected: str) -> None:
 
 
 def test_tokens_are_printed_so_that_they_can_be_told_apart() -> None:
-    tokenizer = Tokenizer([(0xE6, 0xBC), (10, 9), (32, 97)])
-    assert [name(tokenizer, i) for i in (256, 257, 258, 65, 0)] == [
+    doubled = [(32, 32), *((259 + k, 259 + k) for k in range(3))]
+    tokenizer = Tokenizer([(0xE6, 0xBC), (10, 9), (32, 97), *doubled])
+    assert [name(tokenizer, i) for i in (261, 262, 256, 257, 258, 65, 0)] == [
+        "'        '",
+        "' ' × 16",
         "'\\xe6\\xbc'",
         "'\\n\\t'",
         "' a'",
