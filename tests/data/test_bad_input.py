@@ -16,6 +16,8 @@ import pytest
 from groundup.base.records import read_documents
 from groundup.cli import main
 from groundup.data import decode as decoding
+from groundup.data.config import BuildConfig
+from groundup.data.measure import measure
 
 WORDS = [
     "the",
@@ -41,6 +43,12 @@ WORDS = [
     "be",
     "near",
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """Compiles the kernels beforehand: a build that waits ten seconds for them, as on a loaded machine, reports its progress."""
+    measure(["a"], BuildConfig().effective())
 
 
 def prose(seed: int, count: int = 120) -> str:
