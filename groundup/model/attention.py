@@ -21,6 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 Implementation = Literal["auto", "manual", "sdpa", "flex"]
+FLEX_DEVICES = ("cuda",)  # where its compiled kernel goes backwards too
 
 
 class Sight(NamedTuple):
@@ -115,7 +116,7 @@ def see(
         implementation = choose(device, dtype, batch, queries, seen, width)
     causal = causal and queries > 1  # a single query is the newest: there is no future to hide
     if implementation == "flex":
-        if device.type != "cuda":
+        if device.type not in FLEX_DEVICES:
             raise ConfigError(f"attention: flex needs a CUDA device, not {device.type}; take auto, manual or sdpa")
         masked = mask is not None or causal
         blocks = block_mask(mask, queries, seen, device, causal, window) if masked else None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from groundup.base.errors import ConfigError
+from groundup.model import attention as attention_module
 from groundup.model import plain
 from groundup.model.attention import (
     Implementation,
@@ -45,13 +46,21 @@ def allowed_by_hand(positions: list[list[int]], new: int, padding: list[int], wi
     return found
 
 
-def check(implementation: Implementation, mask: str, window: int, new: int, groups: int, device: str = "cpu") -> None:
-    """Compares values and gradients in float64 (fp32 on a GPU): 11 keys, `new` queries at their end."""
+def check(
+    implementation: Implementation,
+    mask: str,
+    window: int,
+    new: int,
+    groups: int,
+    device: str = "cpu",
+    learn: bool = True,
+) -> None:
+    """Compares values and (`learn`) gradients in float64 (fp32 on a GPU): 11 keys, `new` queries at their end."""
     torch.manual_seed(1)
     total, dtype = 11, torch.float64 if device == "cpu" else torch.float32
     width = 8 if device == "cpu" else 16
-    q = torch.randn(2, 4, new, width, dtype=dtype, device=device, requires_grad=True)
-    k, v = (torch.randn(2, 4 // groups, total, width, dtype=dtype, device=device, requires_grad=True) for _ in "kv")
+    q = torch.randn(2, 4, new, width, dtype=dtype, device=device, requires_grad=learn)
+    k, v = (torch.randn(2, 4 // groups, total, width, dtype=dtype, device=device, requires_grad=learn) for _ in "kv")
     positions, padding = [list(range(total))] * 2, [0, 0]
     given: Tensor | None = None
     if mask == "documents":
@@ -69,6 +78,8 @@ def check(implementation: Implementation, mask: str, window: int, new: int, grou
     theirs = torch.where(seen, plain.scaled_dot_product_attention(q, *wide, allowed | ~seen), 0.0)
     tolerance = 1e-12 if device == "cpu" else 2e-3  # a GPU's fp32 products may be rounded to tf32
     close(ours, theirs, tolerance)
+    if not learn:
+        return
     weights = torch.randn_like(ours)
     for a, b in zip(
         *(torch.autograd.grad(y, (q, k, v), weights, retain_graph=True) for y in (ours, theirs)), strict=True
@@ -93,6 +104,22 @@ def test_every_combination(implementation: Implementation, mask: str, window: in
 @CUDA
 def test_every_combination_with_flex(mask: str, window: int, new: int, groups: int) -> None:
     check("flex", mask, window, new, groups, "cuda")
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("new", [11, 4])
+@pytest.mark.parametrize("window", [0, 3])
+@pytest.mark.parametrize("mask", ["none", "documents", "padding"])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_as_torch_defines_it(
+    mask: str, window: int, new: int, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the GPU's kernel: the same call with the same blocks, in torch's uncompiled form (on a CPU, forwards only)."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    monkeypatch.setattr(attention_module, "FLEX_DEVICES", ("cpu",))
+    monkeypatch.setattr(attention_module, "_compiled_flex", lambda: flex_attention)
+    check("flex", mask, window, new, groups, learn=False)
 
 
 @pytest.mark.parametrize("window", [0, 3])
