@@ -13,6 +13,7 @@ import pytest
 from groundup.tokenizer import encode, engine, native
 from groundup.tokenizer.encode import Tokenizer
 from groundup.tokenizer.engine import Engine
+from groundup.tokenizer.kernels.words import MIXER
 from groundup.tokenizer.pattern import RULES
 from groundup.tokenizer.train import train
 from groundup.tokenizer.vocabulary import Vocabulary
@@ -127,6 +128,30 @@ def test_small_tables_begin_anew(build: str, learnt: Tokenizer, monkeypatch: pyt
     for ours, theirs in zip(found, Engine(vocabulary, False).encode_texts(texts), strict=True):
         assert np.array_equal(ours, theirs)
     assert max(map(len, (fast._benches[0].kept["small"], fast._benches[0].kept["large"]))) <= 8 << (native.LEAST + 1)  # type: ignore[union-attr]
+
+
+def twins() -> tuple[str, str]:
+    """Returns two words of 24 bytes with equal keys in the tables of words.c and of kernels/words.py, by the hash's own steps."""
+
+    def step(state: int, word: bytes) -> int:
+        state = ((state ^ int.from_bytes(word, "little")) * int(MIXER)) % (1 << 64)
+        return state ^ (state >> 29)
+
+    starts = [f" {attempt:07d}".encode() for attempt in range(100_000)]
+    states = [step(24, start) ^ step(24, b" abcdefg") ^ int.from_bytes(b"hijklmno", "little") for start in starts]
+    found = (start + state.to_bytes(8, "little") for start, state in zip(starts, states, strict=True))
+    twin = next(word for word in found if all(32 < byte < 127 for byte in word[1:]))
+    return " abcdefghijklmnopqrstuvw", (twin + b"pqrstuvw").decode()
+
+
+@pytest.mark.parametrize("build", [*(BUILDS if native.library() else ()), None])
+def test_words_with_one_hash_stay_two(build: str | None, learnt: Tokenizer) -> None:
+    vocabulary = Vocabulary(learnt.merges, learnt._id_of_byte, "whitespace")
+    engine = built(vocabulary, build) if build else Engine(vocabulary, native=False)
+    one, other = twins()
+    for text in (one, other, one + other, other + one, one):
+        raw = b"".join(learnt.token_bytes(token) for token in engine.encode_texts([text])[0].tolist())
+        assert raw.decode() == text
 
 
 def test_without_a_compiler_it_says_so(
