@@ -56,11 +56,14 @@ class Engine:
                 while ahead and (batch is None or len(ahead) > 2 * threads):
                     ready, edges, work = ahead.popleft()
                     texts = _texts(ready, edges, [future.result() for future in work])
-                    if begun:
-                        texts[0] = np.concatenate([*begun, texts[0]])
-                    begun = [texts.pop()] if ready.joined else []
-                    yield from texts
-            yield from begun
+                    begun.append(texts[0])
+                    if len(texts) > 1 or not ready.joined:  # at its end, once: a text may come in thousands of batches
+                        texts[0], begun = np.concatenate(begun) if len(begun) > 1 else begun[0], []
+                        if ready.joined:
+                            begun = [texts.pop()]
+                        yield from texts
+            if begun:
+                yield np.concatenate(begun)
 
     def encode(self, batch: Batch) -> list[np.ndarray]:
         """Returns the ids of each text of a batch."""
