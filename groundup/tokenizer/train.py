@@ -77,7 +77,9 @@ def _count(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the different words' bytes end to end, their sizes and their counts."""
     if pattern.startswith(CUSTOM):
-        say("a custom expression is cut by the regex module, some twenty times slower than a named pattern, and its words aren't bounded")
+        say(
+            "a custom expression is cut by the regex module, some twenty times slower than a named pattern, and its words aren't bounded"
+        )
         found = count_custom(corpus, pattern, bar)
         symbols = np.frombuffer(b"".join(found), np.uint8)
         return symbols, np.array([len(word) for word in found], np.int64), np.array([*found.values()], np.int64)
