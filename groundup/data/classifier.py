@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from groundup.base.errors import DataError
 from groundup.base.files import atomic_file, os_error, read_jsonl
+from groundup.base.kernels import kernel
 from groundup.base.log import command, progress, say
 from groundup.base.records import Document, read_documents
 from groundup.data.characters import letters
@@ -89,7 +89,7 @@ def hashed(texts: Sequence[str], ngram: int, buckets: int) -> tuple[np.ndarray, 
     return _hashed(data, offsets, letters(), ngram, buckets)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hashed(data, offsets, letters, ngram, buckets):  # type: ignore[no-untyped-def]
     longest = 8
     for d in range(len(offsets) - 1):
@@ -111,7 +111,7 @@ def _hashed(data, offsets, letters, ngram, buckets):  # type: ignore[no-untyped-
     return ids[:size].copy(), ends
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _scores(ids, ends, weights):  # type: ignore[no-untyped-def]
     """Returns sigmoid(bias + sum of weights / sqrt(runs)) for each text."""
     out = np.empty(len(ends) - 1)
@@ -123,7 +123,7 @@ def _scores(ids, ends, weights):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _epoch(ids, ends, labels, shares, order, weights, squares, rate, decay):  # type: ignore[no-untyped-def]
     """One pass of AdaGrad over the examples in the given order. Source: Duchi et al. 2011."""
     for d in order:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from groundup.base.kernels import kernel
 from groundup.data.config import BuildConfig
 from groundup.data.engine import Map
 from groundup.data.shuffle import RECORD, gather, partitions_for, scatter
@@ -157,7 +157,7 @@ def _reduce_bands(task: tuple[Sequence[Path], int, int, Path, int, float]) -> np
     return np.concatenate(edges)
 
 
-@njit(cache=True)
+@kernel
 def _union(parent, a, b):  # type: ignore[no-untyped-def]
     """Joins the groups of a[k] and b[k] for every k; afterwards parent[i] is the smallest member of i's group."""
     for k in range(len(a)):

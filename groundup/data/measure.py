@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from groundup.base.kernels import kernel
 from groundup.data.characters import DIGIT, JOIN, SPACE, STOP, WORD, classes
 from groundup.data.config import BuildConfig
 from groundup.data.scan import (
@@ -109,7 +109,7 @@ def _stop_words() -> tuple[np.ndarray, np.ndarray]:
     return table, numbers
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _held(chars, start, stop, phrases):  # type: ignore[no-untyped-def]
     """Returns which of the phrases of lower-case ASCII (one bit each) stand in the stretch, in either case; bit BRACKET: a '{'."""
     letters, cuts, starts = phrases
@@ -138,7 +138,7 @@ def _held(chars, start, stop, phrases):  # type: ignore[no-untyped-def]
     return held | bracket << BRACKET
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _uncited(chars, start, stop, phrases, kinds, out, at):  # type: ignore[no-untyped-def]
     """Writes a line without [1], [edit] and [citation needed]; returns where it ends."""
     letters, cuts, _ = phrases
@@ -169,7 +169,7 @@ def _uncited(chars, start, stop, phrases, kinds, out, at):  # type: ignore[no-un
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _full_stops(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
     """Returns how many sentences end: a mark, closing quotes and brackets, then a space or the line's end."""
     count = 0
@@ -184,7 +184,7 @@ def _full_stops(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _page(chars, n, kinds, numbers, phrases, kept, out):  # type: ignore[no-untyped-def]
     """Returns the bounds in `kept` of what C4's line rules leave; sets out[21:24]: lorem ipsum, curly brackets, sentences;
     and out[17:19]: the shares of lines that begin with a bullet, and that end with an ellipsis."""
@@ -230,7 +230,7 @@ def _page(chars, n, kinds, numbers, phrases, kept, out):  # type: ignore[no-unty
     return stripped(kept, 0, size, kinds)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _page_lines(chars, start, stop, kinds, short, keys, out):  # type: ignore[no-untyped-def]
     """Sets out[24:29]: what FineWeb's rules look at, in the text that C4 left."""
     lines = ended = brief = again = 0
@@ -255,7 +255,7 @@ def _page_lines(chars, start, stop, kinds, short, keys, out):  # type: ignore[no
     out[27] = breaks / max(_count(chars, start, stop, kinds), 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
     """Returns how many tokens there are."""
     count, before, last = 0, 0, np.uint32(0xFFFFFFFF)  # no character
@@ -275,7 +275,7 @@ def _count(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _stops(count, hashes, stops):  # type: ignore[no-untyped-def]
     """Returns how many different stop words there are among the tokens."""
     table, numbers = stops
@@ -288,7 +288,7 @@ def _stops(count, hashes, stops):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _document(chars, marks, n, kinds, numbers, stops, phrases, kept, scratch, out):  # type: ignore[no-untyped-def]
     """Sets all of a document's features; returns the bounds of the text that C4's rules leave in `kept`."""
     bounds, words, tally, lists = scratch
@@ -318,7 +318,7 @@ def _document(chars, marks, n, kinds, numbers, stops, phrases, kept, scratch, ou
     return start, stop
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _all(data, offsets, kinds, numbers, stops, phrases, values, rest, ends):  # type: ignore[no-untyped-def]
     """Sets the features of all documents; where `rest` has room, the text that C4's rules leave of each, and its end."""
     longest = 1

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from groundup.base.kernels import kernel
 from groundup.data.characters import letters
 from groundup.data.scan import buffer
 
@@ -62,7 +63,7 @@ def sign(
     return Signed(signatures, words, touched)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def word_bytes(data, start, stop, letters, out, bounds):  # type: ignore[no-untyped-def]
     """Writes the words in lower case, each with a space behind it; returns their number.
 
@@ -97,7 +98,7 @@ def word_bytes(data, start, stop, letters, out, bounds):  # type: ignore[no-unty
     return np.int64(count)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _put(out, at, c):  # type: ignore[no-untyped-def]
     """Writes a code point beyond ASCII as UTF-8; returns where it ends."""
     one = np.uint64(1)
@@ -131,12 +132,12 @@ def _load(typing: Any, text: Any, at: Any) -> Any:
 _eight: Any = intrinsic(_load)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _turn(x, bits):  # type: ignore[no-untyped-def]
     return x << np.uint64(bits) | x >> np.uint64(64 - bits)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def run_hash(text, at, stop):  # type: ignore[no-untyped-def]
     """Returns the XXH64 of text[at:stop]; nothing of eight bytes is read beyond it."""
     size = np.uint64(stop - at)
@@ -167,12 +168,12 @@ def run_hash(text, at, stop):  # type: ignore[no-untyped-def]
     return h ^ h >> np.uint64(32)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _round(h, eight):  # type: ignore[no-untyped-def]
     return _turn(h ^ _turn(eight * P2, 31) * P1, 27) * P1 + P4
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_lanes(lanes, many):  # type: ignore[no-untyped-def]
     """Sets row OUT of the lanes to the XXH64 of each run of less than 64 bytes: every lane takes every step, and keeps what its
     length asks for, so that the loop has no branch and fills vectors."""
@@ -204,7 +205,7 @@ def _hash_lanes(lanes, many):  # type: ignore[no-untyped-def]
         lanes[j + OUT] = h ^ h >> np.uint64(32)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_runs(text, bounds, runs, ngram, lanes, hashes):  # type: ignore[no-untyped-def]
     """Writes the XXH64 of each run of `ngram` words. The text goes on for 64 bytes behind the last word, whatever stands there.
 
@@ -232,13 +233,13 @@ def _hash_runs(text, bounds, runs, ngram, lanes, hashes):  # type: ignore[no-unt
                     hashes[k] = run_hash(text, bounds[k], bounds[k + ngram] - 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fold(x):  # type: ignore[no-untyped-def]
     """Returns a number that leaves the same rest divided by PRIME; at most seven above it."""
     return (x & PRIME) + (x >> np.uint64(61))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _least(hashes, count, factors, summands, least):  # type: ignore[no-untyped-def]
     """Lowers least[k] to the smallest value of function k over the hashes, four functions at a time.
 
@@ -262,7 +263,7 @@ def _least(hashes, count, factors, summands, least):  # type: ignore[no-untyped-
         least[k], least[k1], least[k2], least[k3] = a, b, c, d
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _holds(hashes, count, heads):  # type: ignore[no-untyped-def]
     """Returns whether one of the hashes is among the sorted heads."""
     for i in range(count):
@@ -278,7 +279,7 @@ def _holds(hashes, count, heads):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sign(data, offsets, letters, ngram, factors, summands, heads, head_words, signatures, words, touched):  # type: ignore[no-untyped-def]
     """Sets the signatures, the numbers of words, and which texts hold one of the heads."""
     longest = 8

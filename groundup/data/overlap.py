@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import xxhash
-from numba import njit
 
+from groundup.base.kernels import kernel
 from groundup.data.config import DedupConfig
 from groundup.data.dedup import BEHIND
 from groundup.data.engine import Map, batches
@@ -99,7 +99,7 @@ def find_units(run_map: Map, parts: Parts, documents: int, folder: Path, dedup: 
     return np.sort(np.concatenate(found))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _anchors(data, window, run, places, hashes):  # type: ignore[no-untyped-def]
     """Returns how many anchors there are: of each `run` neighbouring windows the last one with the smallest hash."""
     n = len(data) - window + 1
@@ -131,7 +131,7 @@ def _anchors(data, window, run, places, hashes):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _repeats(texts, lows, highs, groups, least, partners):  # type: ignore[no-untyped-def]
     """Sets partners[i, s] to the first row of i's group that has the bytes s:s + least of row i in the same place, -1 if that is row i.
 

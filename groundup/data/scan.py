@@ -7,8 +7,8 @@ the same with a probability of about 1 in 10^10 for a million words.
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
+from groundup.base.kernels import kernel
 from groundup.data.characters import ALPHA, BREAK, JOIN, LOWER, PUNCTUATION, SPACE, UPPER, WORD
 
 __all__ = [
@@ -55,7 +55,7 @@ def buffer(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def decode(data, start, stop, kinds, out, marks):  # type: ignore[no-untyped-def]
     """Writes the code points of valid UTF-8 and the bits of each, and a space's behind them; returns their number."""
     n, i = 0, start
@@ -79,7 +79,7 @@ def decode(data, start, stop, kinds, out, marks):  # type: ignore[no-untyped-def
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def encode(chars, start, stop, out, at):  # type: ignore[no-untyped-def]
     """Writes code points as UTF-8 from `at` on; returns where they end."""
     for i in range(start, stop):
@@ -104,7 +104,7 @@ def encode(chars, start, stop, out, at):  # type: ignore[no-untyped-def]
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def mix(h):  # type: ignore[no-untyped-def]
     """Returns a number of which every bit depends on every bit of the given one. Source: MurmurHash3's finalizer."""
     h ^= h >> np.uint64(33)
@@ -114,7 +114,7 @@ def mix(h):  # type: ignore[no-untyped-def]
     return h ^ h >> np.uint64(33)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def stretch(chars, start, stop):  # type: ignore[no-untyped-def]
     """Returns a hash of a stretch of text: four sums side by side, then what is left."""
     a, b, c, d = P1, P2, P3, P4
@@ -131,12 +131,12 @@ def stretch(chars, start, stop):  # type: ignore[no-untyped-def]
     return mix(((mix(a) * P2 + mix(b)) * P2 + mix(c)) * P2 + mix(d) + np.uint64(stop - start))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _turn(x):  # type: ignore[no-untyped-def]
     return x << np.uint64(31) | x >> np.uint64(33)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def renew(keys, entries):  # type: ignore[no-untyped-def]
     """Empties an open hash table and makes it just large enough for so many entries, so that a small one stays in the cache.
 
@@ -149,7 +149,7 @@ def renew(keys, entries):  # type: ignore[no-untyped-def]
     return np.uint64(mask)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find(keys, mask, key):  # type: ignore[no-untyped-def]
     """Returns the key's place in the table, where it stands from now on, and whether it is new there."""
     at = key & mask
@@ -160,7 +160,7 @@ def find(keys, mask, key):  # type: ignore[no-untyped-def]
     return at, new
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def newlines(chars, start, stop):  # type: ignore[no-untyped-def]
     """Returns how many newlines there are."""
     count = 0
@@ -169,7 +169,7 @@ def newlines(chars, start, stop):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def segments(chars, start, stop, apart, least, keys):  # type: ignore[no-untyped-def]
     """Returns how many segments there are between runs of `apart` or more newlines, how many came before, and their characters."""
     mask = renew(keys, newlines(chars, start, stop) + 1)
@@ -193,7 +193,7 @@ def segments(chars, start, stop, apart, least, keys):  # type: ignore[no-untyped
     return count, again, again_chars
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def joined(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
     """Returns where a word that a mark follows goes on behind its marks: `start`, where these are, if it ends there.
 
@@ -208,7 +208,7 @@ def joined(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
     return start if sentence else i
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def symbols(chars, n):  # type: ignore[no-untyped-def]
     """Returns how many '#', ellipses (of three full stops, too) and '!' there are."""
     signs = cries = ellipses = threes = dots = 0
@@ -227,7 +227,7 @@ def symbols(chars, n):  # type: ignore[no-untyped-def]
     return signs, ellipses, cries
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def tokens(chars, marks, n, kinds, bounds, hashes, tally):  # type: ignore[no-untyped-def]
     """Returns the number of tokens; token k lies in bounds[k]:bounds[k + 1] of the text without its spaces.
 
@@ -275,13 +275,13 @@ def tokens(chars, marks, n, kinds, bounds, hashes, tally):  # type: ignore[no-un
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def word_hash(h, c):  # type: ignore[no-untyped-def]
     """Returns the hash of a word that is longer by one character."""
     return h * BASE + np.uint64(c) + ONE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def runs(first, last, bounds, words, scratch, out):  # type: ignore[no-untyped-def]
     """Adds to out[4:13] the characters of the most frequent runs of 2 to 4 tokens, and of the repeated runs of 5 to 10.
 
@@ -318,7 +318,7 @@ def runs(first, last, bounds, words, scratch, out):  # type: ignore[no-untyped-d
         again = left
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _covered(n, again, bounds, scratch, mask):  # type: ignore[no-untyped-def]
     """Returns the characters of runs of n tokens that occurred before, none counted in two runs."""
     grams, keys, _, _, here = scratch
@@ -331,7 +331,7 @@ def _covered(n, again, bounds, scratch, mask):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def stripped(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
     """Returns the bounds of a stretch without the spaces around it."""
     while start < stop and kinds[chars[start]] & SPACE:
@@ -341,7 +341,7 @@ def stripped(chars, start, stop, kinds):  # type: ignore[no-untyped-def]
     return start, stop
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def line(chars, start, n, kinds):  # type: ignore[no-untyped-def]
     """Returns the bounds of a line (cut as str.splitlines cuts) without the spaces around it, where the next begins, how many words
     between spaces it has, and how long the longest is."""

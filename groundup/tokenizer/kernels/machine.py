@@ -1,23 +1,20 @@
-"""What the compiled kernels stand on: where they are kept, and loads and stores at bare addresses.
+"""What the compiled kernels stand on: their options, and loads and stores at bare addresses.
 
-Numba compiles the kernels when they are first called (some seconds) and keeps them in a cache folder, from where a
-later process takes them in a fraction of a second. Importing this module loads Numba, so only kernels do it. A kernel
-takes arrays; its parts take addresses (`array.ctypes.data`), because an array handed from function to function costs an
-atomic reference count each time: the splitter ran at 28 MB/s with arrays and at 350 with addresses.
+Numba compiles the kernels when they are first called (some seconds) and `base.kernels` keeps them. Importing this module
+loads Numba, so only kernels do it. A kernel takes arrays; its parts take addresses (`array.ctypes.data`), because an array
+handed from function to function costs an atomic reference count each time: the splitter ran at 28 MB/s with arrays and at
+350 with addresses.
 """
 
-import functools
-import hashlib
-import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from groundup.base import kernels
 
 __all__ = [
     "first_bit",
@@ -35,37 +32,13 @@ __all__ = [
     "word64",
 ]
 
-SETTINGS: Any = numba.config
-OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
-part = numba.njit(forceinline=True, **OPTIONS)  # a function that is compiled into its callers
+OPTIONS: dict[str, Any] = {"boundscheck": False, "error_model": "numpy"}
+part = numba.njit(forceinline=True, nogil=True, **OPTIONS)  # a function that is compiled into its callers
 
 
-@functools.cache
-def cache_folder() -> str | None:
-    """Returns where compiled kernels are kept: $NUMBA_CACHE_DIR or ~/.cache/groundup/kernels; None if nothing can be written.
-
-    Its last name is a hash of the kernels' sources. Numba itself would only notice changes in a kernel's own file.
-    """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groundup" / "kernels"
-    folder = Path(SETTINGS.CACHE_DIR or own) / version
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return str(folder)
-    except (OSError, RuntimeError):  # RuntimeError: no home folder
-        return None
-
-
-def kernel(function: Callable) -> Callable:
-    """Returns the function compiled on its first call, or taken from the cache; it runs without Python's lock."""
-    folder = cache_folder()
-    before, SETTINGS.CACHE_DIR = SETTINGS.CACHE_DIR, folder or ""
-    try:
-        return numba.njit(cache=folder is not None, **OPTIONS)(function)
-    finally:
-        SETTINGS.CACHE_DIR = before
+def kernel(function: Callable) -> Any:
+    """Returns the function compiled on its first call with this room's options, or taken from the cache."""
+    return kernels.kernel(function, **OPTIONS)
 
 
 def _load(bits: int, scale: int) -> Callable:
