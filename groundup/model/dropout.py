@@ -6,7 +6,7 @@ from torch import Tensor
 
 __all__ = ["dropout"]
 
-CHUNK = 1 << 17  # numbers that are hashed in the processor's cache, where nothing is compiled
+CHUNK = 1 << 18  # numbers that are hashed in the processor's cache, where nothing is compiled
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:
@@ -23,19 +23,24 @@ def dropout(x: Tensor, rate: float) -> Tensor:
         return F.dropout(x, rate)
     seeds, count = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32), x.numel()
     if torch.compiler.is_compiling():
-        kept = _kept(torch.arange(count, dtype=torch.int32), seeds, rate)
-    else:
-        chunks = [torch.arange(at, min(at + CHUNK, count), dtype=torch.int32) for at in range(0, count, CHUNK)]
-        kept = torch.cat([_kept(places, seeds, rate) for places in chunks])
-    return x * (kept.view(x.shape) * (1 / (1 - rate))).to(x.dtype)
+        return x * _scales(torch.arange(count, dtype=torch.int32), seeds, rate).view(x.shape).to(x.dtype)
+    scales, places = x.new_empty(count), torch.arange(min(CHUNK, count), dtype=torch.int32)
+    for at in range(0, count, CHUNK):
+        part = scales[at : at + CHUNK]
+        part.copy_(_scales(places[: len(part)] + at, seeds, rate))
+    return x * scales.view(x.shape)
 
 
-def _kept(places: Tensor, seeds: Tensor, rate: float) -> Tensor:
-    """Returns for each place whether its number stays, (N,) booleans.
+def _scales(x: Tensor, seeds: Tensor, rate: float) -> Tensor:
+    """Returns for each place in x, which it overwrites, zero or 1 / (1 - rate), (N,) float32.
 
     The shifts are of unsigned 32-bit numbers (the sign's copies are masked), the products wrap.
     """
-    x = places ^ seeds[0]
-    x = (x ^ (x >> 16 & 0xFFFF)) * 0x7FEB352D ^ seeds[1]
-    x = (x ^ (x >> 15 & 0x1FFFF)) * (0x846CA68B - 2**32)
-    return x ^ (x >> 16 & 0xFFFF) >= round(rate * 2**32) - 2**31
+    x ^= seeds[0]
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    x *= 0x7FEB352D
+    x ^= seeds[1]
+    x ^= (x >> 15).bitwise_and_(0x1FFFF)
+    x *= 0x846CA68B - 2**32
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    return (x >= round(rate * 2**32) - 2**31) * (1 / (1 - rate))
