@@ -265,7 +265,7 @@ def main() -> None:
         "filters": lambda: [filters(texts, rows, peer, True)], "minhash": lambda: [minhash(texts, rows, peer, True)],
         "shipped": lambda: [filters(few, rows, peer, False, step), minhash(few, rows, peer, False, step)],
         "pipeline": lambda: [pipelines(small, args.peer, 1)],
-        "scaling": lambda: [scaling(corpus(args.folder, 1000 if args.quick else 4000)[0], runs)],
+        "scaling": lambda: [scaling(corpus(args.folder, 1000 if args.quick else args.documents)[0], runs)],
     }  # fmt: skip
     claims = [found for part in args.part for found in work[part]()]
     if not args.quick:

@@ -1,9 +1,11 @@
 """Raw files become extracted parts in the workers that read them: no record travels between processes.
 
 The files are cut into units of some megabytes, whatever the number of workers; so are a unit's documents into parts. A unit that is large
-beside the others (one WARC, say) is taken by several workers: each reads it all, which is quick, and extracts its share of the parts.
+beside the others (one WARC, say) is taken by several workers: each reads it all, which is quick, and extracts the parts that no other
+has claimed, so that all are done at the same time.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ __all__ = ["PART_BYTES", "Aside", "Reading", "Taken", "file_bytes", "part_path",
 UNIT_BYTES, UNIT_FILES = 8 << 20, 500  # of raw files; small ones share a unit
 PART_BYTES, PART_RECORDS = 2 << 20, 400  # of a part: large enough to be worth a file, small enough to lose in a kill
 TURNS = 16  # at most, for one unit
+CLAIM = ".claim"  # beside a part that several workers might make
 SHOWN = 100  # problems that are told in full
 
 
@@ -57,7 +60,7 @@ class Aside:
 
 
 class Reading(NamedTuple):
-    """A task: the parts of a unit whose number is `turn`, modulo `turns`."""
+    """A task: a unit's parts, as far as the unit's other `turns` don't claim them first."""
 
     folder: Path
     unit: int
@@ -91,6 +94,8 @@ def file_bytes(file: SourceFile) -> int:
 
 def readings(files: Sequence[SourceFile], folder: Path, processes: int, config: ReadConfig) -> list[Reading]:
     """Returns the tasks. How many turns a unit is taken in depends on the processes; what its parts are called and hold doesn't."""
+    for claim in folder.glob(f"*{CLAIM}"):
+        claim.unlink()  # of a run that was killed
     units = [(tuple(unit), sum(map(file_bytes, unit))) for unit in batches(files, file_bytes, UNIT_BYTES, UNIT_FILES)]
     share = sum(size for _, size in units) / (4 * processes)
     found = []
@@ -98,6 +103,16 @@ def readings(files: Sequence[SourceFile], folder: Path, processes: int, config: 
         turns = min(processes, TURNS) if size > share else 1
         found += [Reading(folder, number, unit, turn, turns, config) for turn in range(turns)]
     return found
+
+
+def _claimed(path: Path, turn: int) -> bool:
+    """Returns whether a part is for this turn: the first to ask has it, and has it still if its worker dies and it begins again."""
+    claim = path.with_suffix(CLAIM)
+    try:
+        os.symlink(str(turn), claim)  # there with what it says, or not there
+    except FileExistsError:
+        return os.readlink(claim) == str(turn)
+    return True
 
 
 def part_path(folder: Path, unit: int, part: int) -> Path:
@@ -126,11 +141,11 @@ class _Reader:
 
 
 def take(task: Reading) -> Taken:
-    """Writes the parts of a unit whose turn it is, but for those that a killed run has left whole; returns what was found."""
+    """Writes the parts of a unit that it can claim, but for those that a killed run has left whole; returns what was found."""
     reader, parts = _Reader(task), 0
     for number, batch in enumerate(batches(reader.records(), lambda r: len(r.payload), PART_BYTES, PART_RECORDS)):
         parts += 1
         path = part_path(task.folder, task.unit, number)
-        if number % task.turns == task.turn and not is_whole(path):
+        if (task.turns == 1 or _claimed(path, task.turn)) and not is_whole(path):
             extract_part((path, batch))
     return Taken(task.unit, task.turn, parts, reader.aside, reader.sound)
