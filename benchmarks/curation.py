@@ -260,11 +260,10 @@ def main() -> None:
     step = len(texts) // (300 if args.quick else 2000)  # for what is slow: fewer, of all kinds
     peer, few, runs = Peer(args.peer), texts[::step], 1 if args.quick else args.runs
     texts = texts[:1000] if args.quick else texts
-    small = corpus(args.folder, 1000)[0]
     work: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "filters": lambda: [filters(texts, rows, peer, True)], "minhash": lambda: [minhash(texts, rows, peer, True)],
         "shipped": lambda: [filters(few, rows, peer, False, step), minhash(few, rows, peer, False, step)],
-        "pipeline": lambda: [pipelines(small, args.peer, 1)],
+        "pipeline": lambda: [pipelines(corpus(args.folder, 1000 if args.quick else 4000)[0], args.peer, 1)],
         "scaling": lambda: [scaling(corpus(args.folder, 1000 if args.quick else args.documents)[0], runs)],
     }  # fmt: skip
     claims = [found for part in args.part for found in work[part]()]
