@@ -27,7 +27,8 @@ LEAST, MOST = 11, 18  # a table has 2**11 to 2**18 lines of 64 bytes, 16 MB; whe
 PLACES = {"small": 4, "large": 2}  # words in a line
 FULL = 0.5  # the share of places that may be taken: a word that finds its line full stands in the next
 ARENA = 1 << 22  # numbers in an arena at most, 16 MB
-OUT_ROOM = 1 << 18  # ids that are written before they are copied: 1 MB stays near the processor
+OUT_PAGE, OUT_ROOM = 1 << 21, 1 << 18  # ids of a page, and what must be left of it for the next task
+OUT_COPIED = 1 << 14  # fewer ids than this are copied
 PAGE = 1 << 21  # bytes of a large page
 
 # The Work of words.c, field for field; an asterisk marks an address.
@@ -107,7 +108,8 @@ class NativeBench:
         self._keep("waiting", np.zeros((vocabulary.size >> 6) + 1, np.uint64))
         self.work.rules, self.work.pair_shift = vocabulary.rules, vocabulary.shift
         self.work.groups = len(self.kept["waiting"])
-        self._new_out(OUT_ROOM)
+        self.used = 0
+        self._new_out(OUT_PAGE)
         self._forget()
 
     def _keep(self, name: str, array: np.ndarray) -> None:
@@ -116,14 +118,30 @@ class NativeBench:
         setattr(self.work, name, array.ctypes.data)
 
     def _new_out(self, size: int) -> None:
-        self.work.room = size
-        self._keep("out", np.empty(size + 16, np.int32))
+        """Begins a page for ids. Those before belong to whoever has them: fresh memory costs as much as encoding, but in large pages."""
+        self.page, self.used = roomy(size + 16, np.int32), 0
+
+    def _place_out(self) -> None:
+        """Lets words.c write behind what the page holds."""
+        if len(self.page) - 16 - self.used < OUT_ROOM:
+            self._new_out(OUT_PAGE)
+        self.work.room = len(self.page) - 16 - self.used
+        self.work.out = self.page.ctypes.data + 4 * self.used
+
+    def _taken(self) -> np.ndarray:
+        """Returns the ids that words.c has written: few as a copy, so that a short text's don't hold a page."""
+        ids = self.page[self.used : self.used + self.work.done]
+        if len(ids) < OUT_COPIED:
+            return ids.copy()
+        self.used += len(ids)
+        return ids
 
     def encode(self, buffer: np.ndarray, edges: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids of the texts between two edges, and how many there are up to each of the edges after."""
         work, marks, found = self.work, np.zeros(len(edges), np.int64), []
         work.text, work.edges, work.marks = buffer.ctypes.data, edges.ctypes.data, marks.ctypes.data
         work.edge, work.last, work.at, work.done, work.before, stopped = first, last, int(edges[first]), 0, 0, ROOM
+        self._place_out()
         while stopped != DONE:
             stopped = self.code.encode(ctypes.byref(work))
             if stopped == ROOM:
@@ -131,10 +149,11 @@ class NativeBench:
             elif stopped == MEMORY:
                 raise MemoryError(f"a word of {work.wanted:,} bytes")
             else:
-                found.append(self.kept["out"][: work.done].copy())
+                found.append(self._taken())
                 work.before, work.done = work.before + work.done, 0
-                if work.wanted + 16 > work.room:
+                if stopped == OUT and work.wanted > OUT_ROOM:
                     self._new_out(2 * work.wanted)
+                self._place_out()
         return (found[0] if len(found) == 1 else np.concatenate(found)), marks[first + 1 : last + 1]
 
     def _make_room(self, size: int) -> None:
