@@ -25,6 +25,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -151,6 +152,7 @@ def train(project: Path, name: str, steps: int, seed: int, threads: int) -> dict
     words = f"pretrain {project} --config shakespeare_bpe --name {name} --fresh --threads {threads}"
     words += f" --train.steps {steps} --train.seed {seed}"
     rows: list[dict[str, float]] = []
+    shutil.rmtree(metrics.parent, ignore_errors=True)  # what another run left would be taken for this one's
     with tempfile.TemporaryDirectory() as cache:
         began, before = time.perf_counter(), spent_s()
         process = subprocess.Popen(
