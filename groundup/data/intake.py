@@ -105,13 +105,15 @@ def readings(files: Sequence[SourceFile], folder: Path, processes: int, config: 
     return found
 
 
-def _claimed(path: Path, turn: int) -> bool:
-    """Returns whether a part is for this turn: the first to ask has it, and has it still if its worker dies and it begins again."""
+def _claimed(path: Path, number: int, task: Reading) -> bool:
+    """Returns whether a part is for this task: the first to ask has it, and has it still if its worker dies and it begins again."""
     claim = path.with_suffix(CLAIM)
     try:
-        os.symlink(str(turn), claim)  # there with what it says, or not there
+        os.symlink(str(task.turn), claim)  # there with what it says, or not there
     except FileExistsError:
-        return os.readlink(claim) == str(turn)
+        return os.readlink(claim) == str(task.turn)
+    except OSError:  # a disk without links: the parts are dealt out
+        return number % task.turns == task.turn
     return True
 
 
@@ -146,6 +148,6 @@ def take(task: Reading) -> Taken:
     for number, batch in enumerate(batches(reader.records(), lambda r: len(r.payload), PART_BYTES, PART_RECORDS)):
         parts += 1
         path = part_path(task.folder, task.unit, number)
-        if (task.turns == 1 or _claimed(path, task.turn)) and not is_whole(path):
+        if (task.turns == 1 or _claimed(path, number, task)) and not is_whole(path):
             extract_part((path, batch))
     return Taken(task.unit, task.turn, parts, reader.aside, reader.sound)
