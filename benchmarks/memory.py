@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--quick", action="store_true", help="50 seconds")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run ends with its watcher
     seconds, window = (50.0, 15.0) if asked.quick else (60 * asked.minutes, 60.0)
     folder = Path(tempfile.mkdtemp(prefix="groundup-memory-", dir=os.environ.get("GROUNDUP_TMP")))
     try:
