@@ -19,7 +19,7 @@ def dropout(x: Tensor, rate: float) -> Tensor:
     Source: Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting". The hash: Wellons
     2018, "Prospecting for hash functions" (lowbias32), a second seed between its rounds.
     """
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or x.numel() >= 1 << 31:  # places are 32-bit numbers
         return F.dropout(x, rate)
     seeds, count = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32), x.numel()
     if torch.compiler.is_compiling():
