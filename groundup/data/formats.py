@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,13 @@ TEXT_KEYS = ("text", "content", "body", "document")
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file to read. `label` names it in ids and statistics: its path below the input folder, or its name."""
+    """A file to read. `label` names it in ids: its path below the input folder, or its name. `source` is what it is counted under."""
 
     path: Path
     label: str
     asked: bool = False  # named by the user, not found in a folder
     licence: str = ""  # of the source tree that it lies in, where that is known
-
-    def renamed(self, label: str) -> "SourceFile":
-        """Returns the same file under another label."""
-        return replace(self, label=label)
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def _row(file: SourceFile, row: dict[str, Any], number: int) -> Record | None:
     if about.get("license"):
         meta["licence"] = whole(str(about["license"]))
     identity = row["id"] if isinstance(row.get("id"), (str, int)) else number
-    source = whole(str(row.get("source") or file.label))
+    source = whole(str(row.get("source") or file.source))
     return Record(whole(f"{file.label}:{identity}"), "text", whole(row[key]), source, meta=meta)
 
 
@@ -166,7 +163,7 @@ def wiki(file: SourceFile, stream: BufferedReader, config: ReadConfig) -> Iterat
                         "date": next((e.text or "" for e in element.iter() if e.tag.endswith("timestamp")), "")[:10],
                         "namespace": found["ns"].text if "ns" in found and found["ns"].text != "0" else "",
                         "redirect": found["redirect"].get("title", "") if "redirect" in found else ""}  # fmt: skip
-                yield Record(f"{file.label}:{number}", "wiki", text, file.label, meta={k: v for k, v in meta.items() if v},
+                yield Record(f"{file.label}:{number}", "wiki", text, file.source, meta={k: v for k, v in meta.items() if v},
                              namespaces=frozenset(names))  # fmt: skip
                 root.clear()
     except ElementTree.ParseError as error:

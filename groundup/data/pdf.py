@@ -54,9 +54,8 @@ def pdf(file: SourceFile, stream: BufferedReader, config: ReadConfig) -> Iterato
     if not text:
         yield Problem(file.label, "no_text", f"has no text on its {len(pages)} pages (pictures of text aren't read)")
         return
-    source = file.label if file.asked else file.label.partition("/")[0]
     for number, part in enumerate(pieces(text, config.max_chars), 1):
-        yield Record(f"{file.label}:{number}", "pdf", part, source, meta={"path": file.label, **meta})
+        yield Record(f"{file.label}:{number}", "pdf", part, file.source, meta={"path": file.label, **meta})
 
 
 def _about(document: Any) -> dict[str, Any]:

@@ -93,11 +93,6 @@ def _blocks(stream: io.BufferedReader) -> Iterator[bytes]:
         yield rest
 
 
-def _source(file: SourceFile) -> str:
-    """Returns what a single file is counted under: the first folder below the input, or its own name."""
-    return file.label if file.asked else file.label.partition("/")[0]
-
-
 def _text(file: SourceFile, stream: io.BufferedReader, config: ReadConfig, kind: str) -> Iterator[Record | Problem]:
     """Yields plain text, Markdown, books, code and single HTML pages; long prose in pieces."""
     meta: dict[str, Any] = {"path": file.label} | ({"licence": file.licence} if file.licence else {})
@@ -109,10 +104,9 @@ def _text(file: SourceFile, stream: io.BufferedReader, config: ReadConfig, kind:
         elif looks_binary(data):
             yield Problem(file.label, "binary", "isn't text (it has control characters)")
         elif kind == "html":
-            yield Record(file.label, kind, data, _source(file), meta=meta)
+            yield Record(file.label, kind, data, file.source, meta=meta)
         else:
-            source = _source(file) if "/" in file.label else "code"
-            yield Record(file.label, kind, data, source, meta=meta | {"lang": CODE[suffix_of(file.path.name)]})
+            yield Record(file.label, kind, data, file.source, meta=meta | {"lang": CODE[suffix_of(file.path.name)]})
         return
     number = 0
     for data in _blocks(stream):
@@ -131,5 +125,5 @@ def _text(file: SourceFile, stream: io.BufferedReader, config: ReadConfig, kind:
                 number += 1
                 chapter = chapter_at(found, place + len(part) - len(part.lstrip()))
                 here = about | ({"chapter": chapter} if chapter else {})
-                yield Record(f"{file.label}:{number}", "book" if is_book else kind, part, _source(file), before, here)
+                yield Record(f"{file.label}:{number}", "book" if is_book else kind, part, file.source, before, here)
                 before, place = "", place + len(part)

@@ -85,7 +85,7 @@ def blobs(
                 known = {**about, "url": f"{page}/blob/{head}/{blob.path}" if page else ""}
                 stream = cast(io.BufferedReader, io.BufferedReader(io.BytesIO(data)))  # type: ignore[arg-type]
                 yield (
-                    SourceFile(Path(blob.path), label, file.asked, licence),
+                    SourceFile(Path(blob.path), label, file.asked, licence, file.source),
                     stream,
                     {k: v for k, v in known.items() if v},
                 )

@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from groundup.base.errors import DataError
@@ -11,10 +12,10 @@ from groundup.base.remote import address, files_at
 from groundup.data import repository
 from groundup.data.config import ReadConfig
 from groundup.data.formats import Problem, SourceFile, whole
-from groundup.data.kinds import foreign_file
-from groundup.data.licence import licence_of_folder
+from groundup.data.kinds import CODE, foreign_file, suffix_of
+from groundup.data.licence import licence_of_folder, names_licence
 
-__all__ = ["find_files"]
+__all__ = ["file_bytes", "find_files"]
 
 
 def find_files(inputs: Iterable[Path], config: ReadConfig) -> tuple[list[SourceFile], list[Problem]]:
@@ -22,6 +23,7 @@ def find_files(inputs: Iterable[Path], config: ReadConfig) -> tuple[list[SourceF
     found: list[SourceFile] = []
     aside: list[Problem] = []
     for root in inputs:
+        project = ""
         if address(root):
             items: Iterable[SourceFile | Problem] = _elsewhere(root, config)
         elif not root.exists():
@@ -29,11 +31,48 @@ def find_files(inputs: Iterable[Path], config: ReadConfig) -> tuple[list[SourceF
         elif not root.is_dir() or repository.is_bare(root):
             items = [SourceFile(root, whole(root.name), asked=True)]
         else:
-            items = _tree(root, config)
+            items, project = _tree(root, config), _project(root)
         for item in items:
-            (aside.append if isinstance(item, Problem) else found.append)(item)  # type: ignore[arg-type]
-    labels = Counter(f.label for f in found)
-    return [f if labels[f.label] == 1 else f.renamed(f.path.as_posix()) for f in found], aside
+            if isinstance(item, Problem):
+                aside.append(item)
+            else:
+                found.append(replace(item, source=project or _source(item.label)))
+    labels, sets = Counter(f.label for f in found), Counter(map(_set, found))
+    return [
+        replace(
+            file,
+            label=file.label if labels[file.label] == 1 else file.path.as_posix(),
+            source=file.path.absolute().parent.name
+            if file.source == file.label and sets[_set(file)] > 1
+            else file.source,
+        )
+        for file in found
+    ], aside
+
+
+def _project(root: Path) -> str:
+    """Returns the name of a folder that is one source tree as a whole, "" for a folder of sources."""
+    alone = any(name == ".git" or names_licence(name) for name in os.listdir(root))
+    return whole(root.absolute().name) if alone else ""
+
+
+def _source(label: str) -> str:
+    """Returns what a file is counted under: the first folder below the input, or its own name; lone source files together."""
+    first, below, _ = label.partition("/")
+    return "code" if not below and suffix_of(first) in CODE else first
+
+
+def _set(file: SourceFile) -> tuple[Path, str]:
+    """Returns what the numbered parts of one set have in common (a crawl's files, a data set's shards): they are one source."""
+    return file.path.parent, re.sub(r"\d+", "0", file.path.name)
+
+
+def file_bytes(file: SourceFile) -> int:
+    """Returns a file's size, 0 where it can't be told."""
+    try:
+        return sum(f.size for f in files_at(file.path)) if address(file.path) else file.path.stat().st_size
+    except (OSError, DataError):
+        return 0
 
 
 def _elsewhere(root: Path, config: ReadConfig) -> Iterator[SourceFile | Problem]:

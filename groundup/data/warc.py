@@ -3,6 +3,7 @@
 import io
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,8 @@ class Window(io.RawIOBase):
     """A stream that remembers the last of what was read, so that a reader who lost the thread can take it up again."""
 
     def __init__(self, stream: io.BufferedReader | Stream) -> None:
-        self._stream, self._last, self._again, self._at = stream, b"", b"", 0
+        self._stream, self._again, self._at = stream, b"", 0
+        self._last, self._kept = deque[bytes](), 0  # what was read last, as it came, and its bytes
 
     def readable(self) -> bool:
         """Returns True."""
@@ -46,22 +48,27 @@ class Window(io.RawIOBase):
             data, self._again = self._again[: len(buffer)], self._again[len(buffer) :]
         else:
             data = self._stream.read(len(buffer)) or b""
-        self._last = (self._last + data)[-max(KEPT_BYTES, len(data)) :]
         self._at += len(data)
+        self._last.append(data)
+        self._kept += len(data)
+        while self._kept - len(self._last[0]) >= KEPT_BYTES:
+            self._kept -= len(self._last.popleft())
         buffer[: len(data)] = data
         return len(data)
 
     def seek_record(self, after: int) -> bool:
         """Returns whether a record begins behind the place `after`, which is where reading then goes on."""
-        data, start = self._last, self._at - len(self._last)
+        data, start = b"".join(self._last), self._at - self._kept
+        self._last.clear()
+        self._kept = 0
         data, start = data[max(after - start, 0) :] + self._again, max(after, start)
         while (found := MARK.search(data)) is None:
             more = self._stream.read(1 << 20) or b""
             if not more:
-                self._last = self._again = b""
+                self._again = b""
                 return False
             start, data = start + len(data[:-MARK_BYTES]), data[-MARK_BYTES:] + more
-        self._last, self._again, self._at = b"", data[found.start() :], start + found.start()
+        self._again, self._at = data[found.start() :], start + found.start()
         return True
 
 
@@ -132,7 +139,7 @@ def _page(record: Any, id_: str, file: SourceFile, config: ReadConfig) -> Record
     meta = {"url": url, "date": (record.headers.get("WARC-Date") or "")[:10], "charset": record.http_charset or "",
             "lang": ISO_639_3.get(languages[0], "")}  # fmt: skip
     kind = "text" if content == "text/plain" and not conversion else "html"
-    return Record(id_, kind, body, file.label, meta={k: v for k, v in meta.items() if v}, bare=conversion)
+    return Record(id_, kind, body, file.source, meta={k: v for k, v in meta.items() if v}, bare=conversion)
 
 
 def _unpacked(body: bytes, transfer: str, encoding: str, limit: int) -> bytes:

@@ -263,3 +263,21 @@ def test_large_texts_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.Monk
     assert "".join(str(r.payload) for r in records) == text
     assert len(records) > 10
     assert list(reading._blocks(io.BufferedReader(io.BytesIO(b"")))) == []  # type: ignore[arg-type]
+
+
+def test_what_a_file_is_counted_under(tmp_path: Path) -> None:
+    """A folder below the input, a source tree as a whole, or a set of numbered files is one source; another file is one by itself."""
+    for name in ("raw/a.txt", "raw/tool.py", "raw/wiki/x.txt", "raw/wiki/deep/y.txt", "crawl/part-00001.txt", "crawl/part-00002.txt",
+                 "tree/LICENSE", "tree/a.py", "tree/pkg/b.py", "q1.txt"):  # fmt: skip
+        put(tmp_path, name, "Text.")
+    inputs = [tmp_path / name for name in ("raw", "crawl", "tree", "q1.txt")]
+    found, _ = find_files(inputs, ReadConfig())
+    assert {(f.path.relative_to(tmp_path).as_posix(), f.source) for f in found} == {
+        ("raw/a.txt", "a.txt"), ("raw/tool.py", "code"), ("raw/wiki/x.txt", "wiki"), ("raw/wiki/deep/y.txt", "wiki"),
+        ("crawl/part-00001.txt", "crawl"), ("crawl/part-00002.txt", "crawl"), ("tree/a.py", "tree"), ("tree/pkg/b.py", "tree"),
+        ("q1.txt", "q1.txt")}  # fmt: skip
+    parts, _ = find_files(sorted((tmp_path / "crawl").iterdir()), ReadConfig())
+    assert {f.source for f in parts} == {"crawl"}, "however the shell hands them over"
+    assert {r.source for f in found for r in read_file(f, ReadConfig()) if isinstance(r, Record)} == {
+        f.source for f in found
+    }
