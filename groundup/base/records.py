@@ -13,11 +13,12 @@ __all__ = ["Document", "Message", "Preference", "Problem", "read_chats", "read_d
            "read_problems", "write_documents"]  # fmt: skip
 
 ROLES = ("system", "user", "assistant")
+COLUMNS = ("url", "lang", "licence", "date")  # of `meta`, each a column in Parquet: people select documents by them
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text and where it came from. `meta` holds plain JSON values; url, lang, licence and title by those names."""
+    """A text and where it came from. `meta` holds plain JSON values; url, lang, licence, date and title by those names."""
 
     id: str
     text: str
@@ -53,18 +54,20 @@ class Problem:
 
 
 def write_documents(path: Path | str, documents: Iterable[Document], batch: int = 1000) -> int:
-    """Writes documents to Parquet (columns id, text, source, meta as JSON), atomically; returns the count."""
+    """Writes documents to Parquet (columns id, text, source, url, lang, licence, date, meta as JSON), atomically; returns the count."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, pa.large_string()) for name in ("id", "text", "source", "meta")])
+    schema = pa.schema([(name, pa.large_string()) for name in ("id", "text", "source", *COLUMNS, "meta")])
     count = 0
     rows: list[Document] = []
     with atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
 
         def flush() -> None:
             columns = [[d.id for d in rows], [d.text for d in rows], [d.source for d in rows],
-                       [json.dumps(d.meta, ensure_ascii=False, sort_keys=True) for d in rows]]  # fmt: skip
+                       *([d.meta.get(name) for d in rows] for name in COLUMNS),
+                       [json.dumps({k: v for k, v in d.meta.items() if k not in COLUMNS}, ensure_ascii=False, sort_keys=True)
+                        for d in rows]]  # fmt: skip
             writer.write_table(pa.table(columns, schema=schema))
             rows.clear()
 
@@ -91,12 +94,12 @@ def read_documents(path: Path | str, group: int | None = None) -> Iterator[Docum
         for batch in file.iter_batches(batch_size=512, row_groups=None if group is None else [group]):
             for row in batch.to_pylist():
                 number += 1
-                meta = row.get("meta")
+                meta, known = row.get("meta"), {name: str(row[name]) for name in COLUMNS if row.get(name)}
                 yield Document(
                     id=str(row.get("id") or f"{Path(path).name}:{number}"),
                     text=row["text"] or "",
                     source=str(row.get("source") or Path(path).name),
-                    meta=json.loads(meta) if isinstance(meta, str) else dict(meta or {}),
+                    meta=known | (json.loads(meta) if isinstance(meta, str) else dict(meta or {})),
                 )
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a whole Parquet file ({str(error).splitlines()[0]})") from error

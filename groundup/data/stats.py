@@ -51,11 +51,11 @@ def tally(run: Run) -> Tally:
         for place, name in PLACES.items():
             for batch in pq.ParquetFile(run.path / name).iter_batches(batch_size=1000):
                 chars = pc.utf8_length(batch["text"]).to_pylist()
-                rows = zip(batch["id"].to_pylist(), batch["source"].to_pylist(), batch["meta"].to_pylist(), chars)
-                for k, (id_, source, meta, length) in enumerate(rows):
+                rows = zip(*(batch[column].to_pylist() for column in ("id", "source", "lang", "meta")), chars)
+                for k, (id_, source, lang, meta, length) in enumerate(rows):
                     if COPY.sub("", id_) == original and id_ != original:
                         continue
-                    original, about = id_, json.loads(meta)
+                    original, about = id_, {"lang": lang} | json.loads(meta)
                     _add(found, place, source, about, length)
                     if place == "dropped" and about["rule"] not in found.examples:
                         text = textwrap.shorten(batch["text"][k].as_py()[:2000], 400, placeholder=" ...")

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from groundup.base.errors import DataError
-from groundup.base.records import Document, write_documents
+from groundup.base.records import Document, read_documents, write_documents
 from groundup.data import decode as decoding
 from groundup.data.config import ReadConfig
 from groundup.data.decode import NotText, decode
@@ -281,3 +281,19 @@ def test_what_a_file_is_counted_under(tmp_path: Path) -> None:
     assert {r.source for f in found for r in read_file(f, ReadConfig()) if isinstance(r, Record)} == {
         f.source for f in found
     }
+
+
+def test_what_documents_are_selected_by_has_a_column(tmp_path: Path) -> None:
+    documents = [Document("a", "A text.", "web", {"url": "https://a.example/", "lang": "en", "date": "2025-01-05", "title": "A"}),
+                 Document("b", "Another.", "code", {"licence": "MIT"})]  # fmt: skip
+    assert write_documents(tmp_path / "x.parquet", documents) == 2
+    rows = pq.read_table(tmp_path / "x.parquet").to_pylist()
+    assert list(rows[0]) == ["id", "text", "source", "url", "lang", "licence", "date", "meta"]
+    assert (rows[0]["url"], rows[0]["date"], rows[0]["licence"], rows[1]["licence"]) == (
+        "https://a.example/",
+        "2025-01-05",
+        None,
+        "MIT",
+    )
+    assert json.loads(rows[0]["meta"]) == {"title": "A"}
+    assert list(read_documents(tmp_path / "x.parquet")) == documents
