@@ -13,7 +13,7 @@ from groundup.tokenizer.bench import TASK_BYTES, Bench
 from groundup.tokenizer.count import cut
 from groundup.tokenizer.kernels.join import join_bytes, total_size
 from groundup.tokenizer.kernels.merge import SHORT, merge_symbols
-from groundup.tokenizer.native import NativeBench, library
+from groundup.tokenizer.native import Memory, NativeBench, library
 from groundup.tokenizer.texts import Batch, batches
 from groundup.tokenizer.vocabulary import Vocabulary
 
@@ -21,18 +21,23 @@ __all__ = ["Engine", "Joiner", "merge"]
 
 
 class Engine:
-    """Encodes batches for a tokenizer. Threads may share it: each call takes benches of its own."""
+    """Encodes batches for a tokenizer. Threads may share it: each call takes benches of its own, which know the same words."""
 
     def __init__(self, vocabulary: Vocabulary, native: bool = True) -> None:
         self.vocabulary, self._code = vocabulary, library() if native else None
         self._lock = threading.Lock()
         self._benches: list[Bench | NativeBench] = []
+        self._memory: Memory | None = None  # what all NativeBenches know
+
+    def _new_bench(self) -> Bench | NativeBench:
+        if self._code and not self._memory:
+            self._memory = Memory(self.vocabulary, self._code)
+        return NativeBench(self._memory) if self._memory else Bench(self.vocabulary)
 
     @contextmanager
     def _bench(self) -> Iterator[Bench | NativeBench]:
         with self._lock:
-            bench = self._benches.pop() if self._benches else None
-        bench = bench or (NativeBench(self.vocabulary, self._code) if self._code else Bench(self.vocabulary))
+            bench = self._benches.pop() if self._benches else self._new_bench()
         yield bench
         with self._lock:
             self._benches.append(bench)

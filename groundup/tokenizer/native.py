@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,31 +17,51 @@ import numpy as np
 
 from groundup.tokenizer.vocabulary import Vocabulary
 
-__all__ = ["NativeBench", "library"]
+__all__ = ["Memory", "NativeBench", "library"]
 
 KERNELS = Path(__file__).parent / "kernels"
 OPTIONS = ("-O3", "-fPIC", "-shared")
 # What a build may use of the processor. Only tests ask for another than the first: split.c makes masks in three ways, a machine in one.
 BUILDS = {"native": ("-march=native",), "avx2": ("-march=haswell",), "plain": ()}
 DONE, ROOM, OUT, MEMORY = range(4)  # what encode() in words.c stopped for
-LEAST, MOST = 11, 18  # a table has 2**11 to 2**18 lines of 64 bytes, 16 MB; when one is full, both begin anew
+LEAST, MOST = 11, 18  # a table has 2**11 to 2**18 lines of 64 bytes, 16 MB; when the largest is full, both begin anew
 PLACES = {"small": 4, "large": 2}  # words in a line
 FULL = 0.5  # the share of places that may be taken: a word that finds its line full stands in the next
-ARENA = 1 << 22  # numbers in an arena at most, 16 MB
+ARENA = 1 << 22  # numbers in an arena, 16 MB: memory that no word stands in is never touched
+SLACK = 1 << 10  # numbers that the last word may need beyond it, and what is read behind that
 OUT_PAGE, OUT_ROOM = 1 << 21, 1 << 18  # ids of a page, and what must be left of it for the next task
 OUT_COPIED = 1 << 14  # fewer ids than this are copied
 PAGE = 1 << 21  # bytes of a large page
 
-# The Work of words.c, field for field; an asterisk marks an address.
-FIELDS = """text* edges* edge last at out* done room before marks* rules kinds* letters* squares* pairs* likely* pair_shift labels*
-small* large* small_shift large_shift small_used large_used small_most large_most arena* arena_used arena_room
-heads* tails* waiting* groups wanted"""
+
+def fields(names: str) -> tuple[tuple[str, type], ...]:
+    """Returns the fields of a structure of words.c; an asterisk marks an address."""
+    return tuple((name.rstrip("*"), ctypes.c_void_p if "*" in name else ctypes.c_int64) for name in names.split())
+
+
+class Words(ctypes.Structure):
+    """The words that an engine knows and their ids: two tables and an arena, which all its threads read and write."""
+
+    _fields_ = fields("""small* large* small_shift large_shift small_most large_most arena* arena_most
+    small_used large_used arena_used full lock""")
+
+    def __init__(self, bits: dict[str, int], arena: int) -> None:
+        """Makes empty ones: tables of 2**bits lines, room for so many numbers in the arena."""
+        super().__init__(arena_most=arena)
+        self.arrays = {name: roomy(8 << bits[name], np.uint64) for name in PLACES}
+        self.arrays["arena"] = roomy(arena + SLACK, np.int32)
+        for name, array in self.arrays.items():
+            setattr(self, name, array.ctypes.data)
+        for name, places in PLACES.items():
+            setattr(self, f"{name}_shift", 64 - bits[name])
+            setattr(self, f"{name}_most", int(FULL * (places << bits[name])))
 
 
 class Work(ctypes.Structure):
-    """What words.c reads and writes."""
+    """What one thread has in hand."""
 
-    _fields_ = tuple((name.rstrip("*"), ctypes.c_void_p if "*" in name else ctypes.c_int64) for name in FIELDS.split())
+    _fields_ = fields("""text* edges* edge last at out* done room before marks* rules kinds* letters* squares* pairs* likely* pair_shift
+    labels* words* heads* tails* waiting* groups wanted""")
 
 
 def machine() -> str:
@@ -95,11 +116,50 @@ def roomy(size: int, kind: type) -> np.ndarray:
     return raw[skip : skip + size]
 
 
-class NativeBench:
-    """What one thread encodes with: its tables of words, and where it is in the text."""
+class Memory:
+    """The words that an engine's threads know at the time. Full ones are followed by larger ones, the largest by empty ones."""
 
     def __init__(self, vocabulary: Vocabulary, code: ctypes.CDLL) -> None:
-        self.vocabulary, self.code, self.work = vocabulary, code, Work()
+        self.vocabulary, self.code, self.lock = vocabulary, code, threading.Lock()
+        self.words = self._anew()
+
+    def after(self, full: Words) -> Words:
+        """Returns the words that follow full ones. Whoever still reads those holds on to them."""
+        with self.lock:
+            if self.words is full:
+                self.words = self._larger(full)
+            return self.words
+
+    def _larger(self, full: Words) -> Words:
+        """Returns the same words in tables of double the size, where more than half of what may be taken is."""
+        bits = {name: 64 - getattr(full, f"{name}_shift") for name in PLACES}
+        bits = {n: bits[n] + (2 * getattr(full, f"{n}_used") > getattr(full, f"{n}_most")) for n in PLACES}
+        if max(bits.values()) > MOST or full.arena_used >= full.arena_most:
+            return self._anew()
+        words = Words(bits, full.arena_most)
+        self.code.move(ctypes.byref(full), ctypes.byref(words))
+        return words
+
+    def _anew(self) -> Words:
+        """Returns only the words that have an id of their own."""
+        whole, labels = self.vocabulary.whole, self.vocabulary.whole_labels
+        bits = max(LEAST, (4 * len(labels)).bit_length())
+        words = Words(dict.fromkeys(PLACES, bits), ARENA + int(whole.edges[-1]) + 4 * len(labels))
+        for start, stop, label in zip(whole.edges.tolist(), whole.edges[1:].tolist(), labels.tolist()):
+            self.code.know(
+                ctypes.byref(words),
+                ctypes.c_void_p(whole.buffer.ctypes.data + start),
+                ctypes.c_int64(stop - start),
+                ctypes.c_int32(label),
+            )
+        return words
+
+
+class NativeBench:
+    """What one thread encodes with, beside the words that all know: room for ids, and where it is in the text."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory, self.work, vocabulary = memory, Work(), memory.vocabulary
         self.kept: dict[str, np.ndarray] = {}
         for name in ("kinds", "letters", "squares", "pairs", "likely", "labels"):
             self._keep(name, getattr(vocabulary, name))
@@ -110,7 +170,6 @@ class NativeBench:
         self.work.groups = len(self.kept["waiting"])
         self.used = 0
         self._new_out(OUT_PAGE)
-        self._forget()
 
     def _keep(self, name: str, array: np.ndarray) -> None:
         """Holds on to an array, and gives words.c its address."""
@@ -138,14 +197,15 @@ class NativeBench:
 
     def encode(self, buffer: np.ndarray, edges: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids of the texts between two edges, and how many there are up to each of the edges after."""
-        work, marks, found = self.work, np.zeros(len(edges), np.int64), []
+        work, words, marks, found = self.work, self.memory.words, np.zeros(len(edges), np.int64), []
         work.text, work.edges, work.marks = buffer.ctypes.data, edges.ctypes.data, marks.ctypes.data
         work.edge, work.last, work.at, work.done, work.before, stopped = first, last, int(edges[first]), 0, 0, ROOM
         self._place_out()
         while stopped != DONE:
-            stopped = self.code.encode(ctypes.byref(work))
+            work.words = ctypes.addressof(words)
+            stopped = self.memory.code.encode(ctypes.byref(work))
             if stopped == ROOM:
-                self._make_room(work.wanted)
+                words = self.memory.after(words)
             elif stopped == MEMORY:
                 raise MemoryError(f"a word of {work.wanted:,} bytes")
             else:
@@ -155,55 +215,3 @@ class NativeBench:
                     self._new_out(2 * work.wanted)
                 self._place_out()
         return (found[0] if len(found) == 1 else np.concatenate(found)), marks[first + 1 : last + 1]
-
-    def _make_room(self, size: int) -> None:
-        """Makes room for the words of so many bytes."""
-        work, bits = self.work, {name: self._bits(name, size) for name in PLACES}
-        arena = work.arena_used + 2 * size + 16
-        if max(bits.values()) > MOST or arena > ARENA:
-            self._forget()
-            return
-        for name in PLACES:
-            if bits[name] > 64 - getattr(work, f"{name}_shift"):
-                old = self.kept[name]
-                self._new_table(name, bits[name])
-                lines = ctypes.c_int64(len(old) // 8)
-                getattr(self.code, f"move_{name}")(ctypes.byref(work), ctypes.c_void_p(old.ctypes.data), lines)
-        if arena > work.arena_room:
-            self._widen(2 * work.arena_room)
-
-    def _bits(self, name: str, more: int) -> int:
-        """Returns how large a table must be for so many more words."""
-        bits = 64 - getattr(self.work, f"{name}_shift")
-        while getattr(self.work, f"{name}_used") + more > FULL * (PLACES[name] << bits):
-            bits += 1
-        return bits
-
-    def _new_table(self, name: str, bits: int) -> None:
-        """Puts an empty table of 2**bits lines in a table's place."""
-        self._keep(name, roomy(8 << bits, np.uint64))
-        setattr(self.work, f"{name}_shift", 64 - bits)
-        setattr(self.work, f"{name}_most", int(FULL * (PLACES[name] << bits)))
-
-    def _widen(self, size: int) -> None:
-        arena, used = np.empty(size + 16, np.int32), self.work.arena_used
-        if used:
-            arena[:used] = self.kept["arena"][:used]
-        self._keep("arena", arena)
-        self.work.arena_room = size
-
-    def _forget(self) -> None:
-        """Empties the tables of all but the words that have an id of their own."""
-        work, whole, labels = self.work, self.vocabulary.whole, self.vocabulary.whole_labels
-        work.small_used = work.large_used = work.arena_used = 0
-        bits = max(LEAST, (4 * len(labels)).bit_length())
-        for name in PLACES:
-            self._new_table(name, bits)
-        self._widen((1 << 16) + int(whole.edges[-1]) + 4 * len(labels))
-        for start, stop, label in zip(whole.edges.tolist(), whole.edges[1:].tolist(), labels.tolist()):
-            self.code.know(
-                ctypes.byref(work),
-                ctypes.c_void_p(whole.buffer.ctypes.data + start),
-                ctypes.c_int64(stop - start),
-                ctypes.c_int32(label),
-            )

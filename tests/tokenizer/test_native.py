@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,64 @@ def test_small_tables_begin_anew(build: str, learnt: Tokenizer, monkeypatch: pyt
     found = fast.encode_texts(texts)
     for ours, theirs in zip(found, Engine(vocabulary, False).encode_texts(texts), strict=True):
         assert np.array_equal(ours, theirs)
-    assert max(map(len, (fast._benches[0].kept["small"], fast._benches[0].kept["large"]))) <= 8 << (native.LEAST + 1)  # type: ignore[union-attr]
+    assert fast._memory
+    assert max(len(fast._memory.words.arrays[name]) for name in native.PLACES) <= 8 << (native.LEAST + 1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("build", BUILDS)
+def test_threads_that_learn_the_same_words_at_once(
+    build: str, learnt: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables grow, are full and begin anew under four threads that encode the same new words in an order of their own."""
+    monkeypatch.setattr(native, "LEAST", 7)
+    monkeypatch.setattr(native, "MOST", 10)
+    monkeypatch.setattr(native, "ARENA", 1 << 13)
+    steps = []
+    larger, anew = native.Memory._larger, native.Memory._anew
+
+    def noting_larger(memory: native.Memory, full: native.Words) -> native.Words:
+        steps.append("larger")
+        return larger(memory, full)
+
+    def noting_anew(memory: native.Memory) -> native.Words:
+        steps.append("anew")
+        return anew(memory)
+
+    monkeypatch.setattr(native.Memory, "_larger", noting_larger)
+    monkeypatch.setattr(native.Memory, "_anew", noting_anew)
+    rng = random.Random(build)
+    words = ["".join(rng.choices("abcdéж日", k=rng.choice([2, 4, 7, 12, 30]))) for _ in range(6000)] + ["\0", "x\0y"]
+    texts = [" ".join(rng.choices(words, k=400)) for _ in range(60)]
+    wanted = {text: list(learnt._stream(text)) for text in texts}
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            fast = built(Vocabulary(learnt.merges, learnt._id_of_byte, "gpt2"), build)
+            orders = [rng.sample(texts, len(texts)) for _ in range(4)]
+            for order, found in zip(orders, pool.map(fast.encode_texts, orders), strict=True):
+                assert [ids.tolist() for ids in found] == [wanted[text] for text in order]
+            again = fast.encode_texts(texts * 10, 3)
+            assert [ids.tolist() for ids in again] == [wanted[text] for text in texts * 10]
+    assert steps.count("larger") > 20
+    assert steps.count("anew") > 6  # three of them to begin with
+
+
+@needs_compiler
+def test_a_lock_that_nobody_gives_back_costs_only_time(learnt: Tokenizer) -> None:
+    """As in the child of a process that forked while a thread of its was writing."""
+    vocabulary, text = Vocabulary(learnt.merges, learnt._id_of_byte, "gpt2"), " ".join(SCRIPTS * 10)
+    fast = Engine(vocabulary)
+    fast.encode_texts(["a word"])
+    assert fast._memory
+    words = fast._memory.words
+    words.lock, used = 1, (words.small_used, words.large_used)
+    for _ in range(2):
+        assert fast.encode_texts([text])[0].tolist() == list(learnt._stream(text))
+    assert (words.small_used, words.large_used) == used
+    words.lock = 0
+    assert fast.encode_texts([text])[0].tolist() == list(learnt._stream(text))
+    assert words.small_used > used[0]
+    assert words.large_used > used[1]
 
 
 def twins() -> tuple[str, str]:
@@ -202,7 +260,7 @@ def test_no_byte_is_read_or_written_beyond_its_array(build: str, tmp_path: Path)
         "    engine = t.Engine(t.Vocabulary(merges, bytes(range(256)), pattern))\n"
         "    engine._code = code\n"
         "    texts = [*t.fuzz(random.Random(pattern), 40), *t.hostile(random.Random(pattern))]\n"
-        "    for turn in range(2): engine.encode_texts(texts)\n"
+        "    for threads in (1, 3): engine.encode_texts(texts, threads)\n"
         "print('clean')\n"
     )
     environment = {"LD_PRELOAD": " ".join(preload), "ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin",

@@ -8,20 +8,34 @@
    one: two first halves of keys, two second halves, two values, two values more. The key of a word of 9 to 16 bytes is the word;
    that of a longer one is a hash and its length under a byte that no text holds, and its bytes are compared at each use.
    A value is up to three ids of 20 bits and their number above them (4 to 6: the others are in the second value); or SPILL,
-   the number of ids (28 bits) and where they stand in the arena (32 bits), there followed by the bytes of a long word. */
+   the number of ids (28 bits) and where they stand in the arena (32 bits), there followed by the bytes of a long word.
+
+   All threads read and write the same tables. Looking up takes no lock: a place, once written, never changes, and its value, zero in
+   a free one, is written last (release), so whoever sees it (acquire: free on x86) sees what belongs to it. Who sees the key alone,
+   or neither, looks again below. Only remembering takes a lock, and the tables are a cache: a thread that can't have the lock
+   soon, or finds them full, goes on without. Nobody writes to full tables: larger ones take their words (move), and every
+   thread changes to those before its next chunk (ROOM), while others may still be reading the old ones. */
 
 #include "split.c"
 #include <stdlib.h>
 
 enum { DONE, ROOM, OUT, MEMORY };          /* why encode() returns */
-enum { BATCH = 256, LONGEST = 256, SPILL = 15 };
+enum { BATCH = 256, LONGEST = 256, SPILL = 15, PATIENCE = 64 };
 #define NEVER 0xFFFFFFu
 #define NONE 0xFFFFFFFFu
 #define MIXER 0x9E3779B97F4A7C15ull
 #define SECOND 0xC2B2AE3D27D4EB4Full
 #define HASHED (0xFFull << 56)
 
-typedef struct { /* field for field what engine.py calls Work */
+typedef struct { /* field for field what native.py calls Words */
+    u64 *small, *large;                    /* the two tables */
+    i64 small_shift, large_shift, small_most, large_most;
+    i32 *arena;
+    i64 arena_most;
+    i64 small_used, large_used, arena_used, full, lock;
+} Words;
+
+typedef struct { /* field for field what native.py calls Work */
     const u8 *text;
     const i64 *edges;
     i64 edge, last, at;                    /* the text between two edges that is being read, and where */
@@ -33,14 +47,11 @@ typedef struct { /* field for field what engine.py calls Work */
     const u64 *pairs, *likely;             /* the table of pairs; a bit for each hash of one: most pairs there are have none */
     i64 pair_shift;
     const i32 *labels;
-    u64 *small, *large;                    /* the two tables */
-    i64 small_shift, large_shift, small_used, large_used, small_most, large_most;
-    i32 *arena;
-    i64 arena_used, arena_room;
+    Words *words;
     u32 *heads, *tails;                    /* for long words: the list of the places of each rank */
     u64 *waiting;
     i64 groups;                            /* of 64 ranks */
-    i64 wanted;                            /* bytes that ROOM or OUT are about */
+    i64 wanted;                            /* bytes that OUT is about */
 } Work;
 
 /* Merging: the places of a word's symbols, the first dead when two are joined to one. */
@@ -148,51 +159,59 @@ static inline Key large_key(const u8 *p, int size, int zero) {
 }
 
 /* Returns whether the word of a value with HASHED key is this one. */
-static inline int same(const Work *w, u64 value, const u8 *p, int size) {
-    return !memcmp(w->arena + (u32)value + (value >> 32 & 0xFFFFFFF), p, (size_t)size);
+static inline int same(const i32 *arena, u64 value, const u8 *p, int size) {
+    return !memcmp(arena + (u32)value + (value >> 32 & 0xFFFFFFF), p, (size_t)size);
 }
 
-/* Finds a word among the lines from its own on, or the first free place: `value` points to it. */
-static int find(const Work *w, const u8 *p, int size, int zero, u64 **key, u64 **value) {
+/* Finds a word among the lines from its own on, and its value, or the first free place and 0. */
+static u64 find(const Words *words, const u8 *p, int size, int zero, u64 **place) {
     if (size <= 8 && !zero) {
-        u64 wanted = small_key(p, size), ring = (1ull << (64 - w->small_shift)) - 1;
-        for (u64 slot = wanted * MIXER >> w->small_shift;; slot = (slot + 1) & ring)
+        u64 wanted = small_key(p, size), ring = (1ull << (64 - words->small_shift)) - 1;
+        for (u64 slot = wanted * MIXER >> words->small_shift;; slot = (slot + 1) & ring)
             for (int k = 0; k < 4; k++) {
-                *key = w->small + 8 * slot + k, *value = *key + 4;
-                if (**key == wanted) return 1;
-                if (!**value) return 0;
+                *place = words->small + 8 * slot + k;
+                u64 value = __atomic_load_n(*place + 4, __ATOMIC_ACQUIRE);
+                if (!value || **place == wanted) return value;
             }
     }
     Key wanted = large_key(p, size, zero);
-    u64 ring = (1ull << (64 - w->large_shift)) - 1;
-    for (u64 slot = mixed(wanted) * MIXER >> w->large_shift;; slot = (slot + 1) & ring)
+    u64 ring = (1ull << (64 - words->large_shift)) - 1;
+    for (u64 slot = mixed(wanted) * MIXER >> words->large_shift;; slot = (slot + 1) & ring)
         for (int k = 0; k < 2; k++) {
-            *key = w->large + 8 * slot + k, *value = *key + 4;
-            if (!**value) return 0;
-            if (**key == wanted.low && (*key)[2] == wanted.high && (wanted.high < HASHED || same(w, **value, p, size))) return 1;
+            *place = words->large + 8 * slot + k;
+            u64 value = __atomic_load_n(*place + 4, __ATOMIC_ACQUIRE);
+            if (!value || ((*place)[0] == wanted.low && (*place)[2] == wanted.high
+                           && (wanted.high < HASHED || same(words->arena, value, p, size)))) return value;
         }
 }
 
-/* Writes a word and its ids into a free place. */
-static void remember(Work *w, const u8 *p, int size, int zero, const i32 *ids, int count, u64 *key, u64 *value) {
-    int small = size <= 8 && !zero, fits = count <= (small ? 3 : 6), hashed = size > 16 || zero;
-    for (int k = 0; k < count; k++) fits &= ids[k] < 1 << 20;
-    if (fits && !hashed) {
-        u64 parts[2] = {0, 0};
-        for (int k = 0; k < count; k++) parts[k / 3] |= (u64)ids[k] << (20 * (k % 3));
-        value[0] = parts[0] | (u64)count << 60;
-        if (!small) value[2] = parts[1];
-    } else {
-        value[0] = (u64)SPILL << 60 | (u64)count << 32 | (u64)w->arena_used;
-        memcpy(w->arena + w->arena_used, ids, 4 * (size_t)count);
-        w->arena_used += count;
-        if (hashed) memcpy(w->arena + w->arena_used, p, (size_t)size), w->arena_used += (size + 3) / 4;
+/* Writes a word and its ids into a free place, if there is one and no other thread has or is just writing. */
+static void remember(Words *words, const u8 *p, int size, int zero, const i32 *ids, int count) {
+    int small = size <= 8 && !zero, fits = count <= (small ? 3 : 6), hashed = size > 16 || zero, turns = 0;
+    u64 *place, value, parts[2] = {0, 0};
+    while (__atomic_exchange_n(&words->lock, 1, __ATOMIC_ACQUIRE))
+        if (++turns == PATIENCE) return;
+    if (!words->full && !find(words, p, size, zero, &place)) {
+        for (int k = 0; k < count; k++) fits &= ids[k] < 1 << 20;
+        if (fits && !hashed) {
+            for (int k = 0; k < count; k++) parts[k / 3] |= (u64)ids[k] << (20 * (k % 3));
+            value = parts[0] | (u64)count << 60;
+        } else {
+            value = (u64)SPILL << 60 | (u64)count << 32 | (u64)words->arena_used;
+            memcpy(words->arena + words->arena_used, ids, 4 * (size_t)count);
+            words->arena_used += count;
+            if (hashed) memcpy(words->arena + words->arena_used, p, (size_t)size), words->arena_used += (size + 3) / 4;
+        }
+        if (small) place[0] = small_key(p, size), words->small_used++;
+        else {
+            Key key = large_key(p, size, zero);
+            place[0] = key.low, place[2] = key.high, place[6] = parts[1], words->large_used++;
+        }
+        __atomic_store_n(place + 4, value, __ATOMIC_RELEASE);
+        int full = words->small_used >= words->small_most || words->large_used >= words->large_most || words->arena_used >= words->arena_most;
+        __atomic_store_n(&words->full, full, __ATOMIC_RELEASE);
     }
-    if (small) key[0] = small_key(p, size), w->small_used++;
-    else {
-        Key made = large_key(p, size, zero);
-        key[0] = made.low, key[2] = made.high, w->large_used++;
-    }
+    __atomic_store_n(&words->lock, 0, __ATOMIC_RELEASE);
 }
 
 static inline i32 *write3(i32 *out, u64 value) {
@@ -209,6 +228,10 @@ static void encode_pieces(Work *w, const u8 *p, const i64 *ends, int count, int 
     u64 *other_lines[BATCH];
     uint16_t others[BATCH];
     int most = zero ? 0 : 8;
+    Words *words = w->words;
+    u64 *small = words->small, *second = words->large; /* not read anew for every word: others write beside them */
+    i64 small_shift = words->small_shift, large_shift = words->large_shift;
+    const i32 *arena = words->arena;
     i32 *out = w->out + w->done;
     for (; count > 0; count -= BATCH, ends += BATCH) {
         int n = count < BATCH ? count : BATCH, large = 0;
@@ -216,7 +239,7 @@ static void encode_pieces(Work *w, const u8 *p, const i64 *ends, int count, int 
             const u8 *word = p + ends[k];
             int size = (int)(ends[k + 1] - ends[k]);
             keys[k] = small_key(word, size);
-            lines[k] = line_of(w->small, w->small_shift, keys[k]);
+            lines[k] = line_of(small, small_shift, keys[k]);
             __builtin_prefetch(lines[k]);
             others[large] = (uint16_t)k;
             large += size > most;
@@ -224,7 +247,7 @@ static void encode_pieces(Work *w, const u8 *p, const i64 *ends, int count, int 
         for (int k = 0; k < large; k++) {
             const i64 *end = ends + others[k];
             other_keys[k] = large_key(p + end[0], (int)(end[1] - end[0]), zero);
-            other_lines[k] = line_of(w->large, w->large_shift, mixed(other_keys[k]));
+            other_lines[k] = line_of(second, large_shift, mixed(other_keys[k]));
             __builtin_prefetch(other_lines[k]);
         }
         for (int k = 0; k < n; k++) { /* without a branch: which place it is can't be foreseen */
@@ -235,26 +258,34 @@ static void encode_pieces(Work *w, const u8 *p, const i64 *ends, int count, int 
         for (int k = 0; k < large; k++) {
             const Two *line = (const Two *)other_lines[k];
             Two equal = (Two)(line[0] == other_keys[k].low) & (Two)(line[1] == other_keys[k].high);
-            u64 found = (equal & line[2])[0] | (equal & line[2])[1], rest = (equal & line[3])[0] | (equal & line[3])[1];
+            Two held = equal & line[2];
+            __atomic_thread_fence(__ATOMIC_ACQUIRE);
+            Two further = equal & line[3];
+            u64 found = held[0] | held[1], rest = further[0] | further[1];
             int at = others[k];
-            if (other_keys[k].high >= HASHED && found && !same(w, found, p + ends[at], (int)(ends[at + 1] - ends[at]))) found = 0;
+            if (other_keys[k].high >= HASHED && found && !same(arena, found, p + ends[at], (int)(ends[at + 1] - ends[at]))) found = 0;
             values[at] = found, more[at] = rest;
         }
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
         for (int k = 0; k < n; k++) {
             u64 value = values[k];
             if (!value) { /* not on its own line: further on, or new */
-                i32 ids[LONGEST];
-                u64 *key, *there;
+                u64 *place;
                 const u8 *word = p + ends[k];
                 int size = (int)(ends[k + 1] - ends[k]);
-                if (!find(w, word, size, zero, &key, &there)) remember(w, word, size, zero, ids, merge(w, word, size, ids), key, there);
-                value = *there, more[k] = size > 8 ? there[2] : 0;
+                if (!(value = find(words, word, size, zero, &place))) {
+                    int number = merge(w, word, size, out);
+                    remember(words, word, size, zero, out, number);
+                    out += number;
+                    continue;
+                }
+                more[k] = size > 8 ? place[6] : 0;
             }
             int number = (int)(value >> 60);
             write3(out, value);
             if (number > 3) {
                 if (number == SPILL) {
-                    const i32 *from = w->arena + (u32)value;
+                    const i32 *from = arena + (u32)value;
                     number = (int)(value >> 32 & 0xFFFFFFF);
                     for (int i = 0; i < number; i += 8) memcpy(out + i, from + i, 32);
                 } else write3(out + 3, more[k]);
@@ -280,14 +311,13 @@ int encode(Work *w) {
             w->wanted = words ? ends[words] : ends[1];
             if (w->wanted + 16 > w->room - w->done) return OUT;
             if (!words) { /* a long word: merged anew each time, unless it has an id of its own */
-                u64 *key, *value;
+                u64 *place, value = find(w->words, p, (int)ends[1], 0, &place);
                 i64 number = 1;
-                if (find(w, p, (int)ends[1], 0, &key, &value)) w->out[w->done] = w->arena[(u32)*value];
+                if (value) w->out[w->done] = w->words->arena[(u32)value];
                 else if (!(number = merge_long(w, p, ends[1], w->out + w->done))) return MEMORY;
                 w->done += number;
-            } else { /* no more words than bytes, no more than two numbers of the arena for a byte */
-                if (w->small_used + w->wanted > w->small_most || w->large_used + w->wanted > w->large_most
-                    || w->arena_used + 2 * w->wanted + 16 > w->arena_room) return ROOM;
+            } else {
+                if (__atomic_load_n(&w->words->full, __ATOMIC_ACQUIRE)) return ROOM;
                 encode_pieces(w, p, ends, words, zero);
             }
             w->at += w->wanted;
@@ -298,35 +328,25 @@ int encode(Work *w) {
 }
 
 /* Remembers a word that has an id of its own, whatever its merges; among zero bytes, too. */
-void know(Work *w, const u8 *p, i64 size, i32 label) {
-    u64 *key, *value;
-    for (int zero = memchr(p, 0, (size_t)size) != 0; zero < 2; zero++)
-        if (!find(w, p, (int)size, zero, &key, &value)) remember(w, p, (int)size, zero, &label, 1, key, value);
+void know(Words *words, const u8 *p, i64 size, i32 label) {
+    for (int zero = memchr(p, 0, (size_t)size) != 0; zero < 2; zero++) remember(words, p, (int)size, zero, &label, 1);
 }
 
-/* Moves the words of a table of other size into the empty ones that are there now. */
-void move_small(Work *w, const u64 *from, i64 lines) {
-    u64 ring = (1ull << (64 - w->small_shift)) - 1;
-    for (i64 i = 0; i < 8 * lines; i += i % 8 == 3 ? 5 : 1) {
-        if (!from[i + 4]) continue;
-        u64 slot = from[i] * MIXER >> w->small_shift;
-        for (int k = 0;; k++) {
-            if (k == 4) k = 0, slot = (slot + 1) & ring;
-            u64 *key = w->small + 8 * slot + k;
-            if (!key[4]) { key[0] = from[i], key[4] = from[i + 4]; break; }
+/* Gives the words of full tables to empty ones with more room. */
+void move(const Words *from, Words *to) {
+    u64 small = 1ull << (64 - to->small_shift), large = 1ull << (64 - to->large_shift);
+    for (const u64 *at = from->small, *end = at + (8ull << (64 - from->small_shift)); at < end; at += 8)
+        for (int k = 0; k < 4 && at[k + 4]; k++) {
+            u64 place = 4 * (at[k] * MIXER >> to->small_shift), *free;
+            while (*(free = to->small + 2 * (place & ~3ull) + (place & 3) + 4)) place = (place + 1) & (4 * small - 1);
+            free[-4] = at[k], free[0] = at[k + 4];
         }
-    }
-}
-
-void move_large(Work *w, const u64 *from, i64 lines) {
-    u64 ring = (1ull << (64 - w->large_shift)) - 1;
-    for (i64 i = 0; i < 8 * lines; i += i % 8 == 1 ? 7 : 1) {
-        if (!from[i + 4]) continue;
-        u64 slot = mixed((Key){from[i], from[i + 2]}) * MIXER >> w->large_shift;
-        for (int k = 0;; k++) {
-            if (k == 2) k = 0, slot = (slot + 1) & ring;
-            u64 *key = w->large + 8 * slot + k;
-            if (!key[4]) { for (int j = 0; j < 8; j += 2) key[j] = from[i + j]; break; }
+    for (const u64 *at = from->large, *end = at + (8ull << (64 - from->large_shift)); at < end; at += 8)
+        for (int k = 0; k < 2 && at[k + 4]; k++) {
+            u64 place = 2 * (mixed((Key){at[k], at[k + 2]}) * MIXER >> to->large_shift), *free;
+            while (*(free = to->large + 4 * (place & ~1ull) + (place & 1) + 4)) place = (place + 1) & (2 * large - 1);
+            for (int j = -4; j < 4; j += 2) free[j] = at[k + 4 + j];
         }
-    }
+    memcpy(to->arena, from->arena, 4 * (size_t)from->arena_used);
+    to->small_used = from->small_used, to->large_used = from->large_used, to->arena_used = from->arena_used;
 }
