@@ -17,16 +17,25 @@ INVISIBLE = re.compile("[\x00-\x08\x0e-\x1e\x7f\xad\u200b\u200e\u200f\u202a-\u20
 BREAKS = re.compile("\r\n?|\x85|\u2028|\u2029")
 EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}(?![\w-])")
 PHONE = re.compile(
-    r"(?<![\w.+(/-])(?:(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|\+\d{1,3}(?:[ .-]\d{2,4}){3,4}|\+\d{11,13}"
-    r"|555[ -]01\d{2}|(?<=[Cc]all )\d{3}-\d{4}|(?<=[Pp]hone )\d{3}-\d{4}|(?<=[Pp]hone: )\d{3}-\d{4})(?![\w-]|\.\d)"
+    r"""[+(\d](?<![\w.+(/-].)(?:                                     # its first character, and what doesn't stand before it
+        (?<=\+)\d{1,3}(?:[ .-]?\(\d{1,4}\))?(?:[ .-]?\d{1,8}){2,5}   # +49 (0) 30 1234-567
+      | (?:(?<=1)[ .-]\(?[2-9]\d\d|(?<=\()\d{2,4}|(?<=[2-9])\d\d)(?:[ .-]|\)[ ]?)\d{3}[ .-]\d{4}   # 1-800-555-0199, (415) 555-2671
+      | (?:(?<=[Tt]el[.:][ ].)|(?<=[Ff]ax[.:][ ].)|(?<=hone:[ ].))[\d ()/.-]{7,17}\d               # Tel. 030/1234 567
+      | (?:(?<=[Cc]all[ ].)|(?<=hone[ ].)|(?<=hone:[ ].))\d\d-\d{4}
+      | (?<=5)55[ -]01\d\d
+    )(?![\w-]|\.\d)""",
+    re.VERBOSE,
 )
 IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
-IP6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])")
+IP6 = re.compile(r"(?<![\w:.-])[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])")
 CARD = re.compile(
     r"(?<![\w.-])(?:(?:4\d|5[1-5]|2[2-7]|6[05])\d\d([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -]?)\d{6}\2\d{5})(?![\w-]|\.\d)"
 )
 SMALL_PART = 64
-MAYBE_PHONE, MAYBE_IP = re.compile(r"\d{3}[ .)-]|\+\d"), re.compile(r"\d\.\d+\.\d")  # cheap, and never wrong about "no"
+MAYBE_PHONE, MAYBE_IP = (
+    re.compile(r"\d{3}[ ./)-]|\+\d"),
+    re.compile(r"\d\.\d+\.\d"),
+)  # cheap, and never wrong about "no"
 MAYBE_CARD, MAYBE_IP6 = re.compile(r"\d{4}[ -]?\d{4,6}[ -]?\d{4}"), re.compile(r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]")
 CONSENT = re.compile(
     r"\b(?:we|this (?:web)?site|our (?:web)?site|our partners)\b[^.]{0,60}\bcookies\b|\b(?:accept|reject|allow) (?:all )?cookies\b|"
@@ -81,6 +90,13 @@ def source_code(text: str) -> str:
     return re.sub(r"\n{4,}", "\n\n\n", lines).strip("\n")
 
 
+def _phone(match: re.Match[str]) -> str:
+    """Returns <PHONE> for a telephone number: with a country's code it has so many digits. Source: ITU-T E.164."""
+    found = match[0]
+    least, most = (11, 13) if found[1:].isdigit() else (9, 15)
+    return "<PHONE>" if found[0] != "+" or least <= sum(map(str.isdigit, found)) <= most else found
+
+
 def _address(match: re.Match[str]) -> str:
     """Returns <IP> for a public address. Local ones (127.0.0.1) stay, and version numbers, whose parts are small (3.7.14.1)."""
     parts = [int(part) for part in match[0].split(".")]
@@ -107,7 +123,7 @@ def _card(match: re.Match[str]) -> str:
 # Placeholder, where it is looked for (a cheap pattern that is never wrong about "no"), what it replaces and by what.
 PRIVATE = (
     ("<CARD>", MAYBE_CARD, CARD, _card),
-    ("<PHONE>", MAYBE_PHONE, PHONE, "<PHONE>"),
+    ("<PHONE>", MAYBE_PHONE, PHONE, _phone),
     ("<IP>", MAYBE_IP, IP, _address),
     ("<IP>", MAYBE_IP6, IP6, _address6),
 )
