@@ -208,7 +208,8 @@ static void remember(Words *words, const u8 *p, int size, int zero, const i32 *i
             place[0] = key.low, place[2] = key.high, place[6] = parts[1], words->large_used++;
         }
         __atomic_store_n(place + 4, value, __ATOMIC_RELEASE);
-        int full = words->small_used >= words->small_most || words->large_used >= words->large_most || words->arena_used >= words->arena_most;
+        int full = words->small_used >= words->small_most || words->large_used >= words->large_most
+            || words->arena_used >= words->arena_most;
         __atomic_store_n(&words->full, full, __ATOMIC_RELEASE);
     }
     __atomic_store_n(&words->lock, 0, __ATOMIC_RELEASE);
