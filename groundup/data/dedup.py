@@ -208,8 +208,8 @@ def find_near(run_map: Map, members: Members, documents: int, folder: Path, conf
     scattering = ((make, folder / f"bands-{k:06d}", partitions, signatures, config) for k, make in enumerate(members))
     paths = list(run_map(_scatter_bands, scattering))
     reducing = ((paths, p, partitions, signatures, functions, dedup.min_similarity) for p in range(partitions))
-    found = run_map(_reduce_bands, reducing)
-    drops = components(np.concatenate(list(found)))
+    edges = np.concatenate(list(run_map(_reduce_bands, reducing)))
+    (drops,) = run_map(components, (edges,))
     for path in (*paths, signatures):
         path.unlink()
     return drops

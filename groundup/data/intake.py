@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from groundup.base.errors import DataError
-from groundup.base.remote import address, files_at
 from groundup.data.config import ReadConfig
 from groundup.data.engine import batches
 from groundup.data.read import Problem, Record, SourceFile, read_file
 from groundup.data.rows import is_whole
+from groundup.data.sources import file_bytes
 from groundup.data.stages import extract_part
 
-__all__ = ["PART_BYTES", "Aside", "Reading", "Taken", "file_bytes", "part_path", "readings", "take"]
+__all__ = ["PART_BYTES", "Aside", "Reading", "Taken", "part_path", "readings", "take"]
 
 UNIT_BYTES, UNIT_FILES = 8 << 20, 500  # of raw files; small ones share a unit
 PART_BYTES, PART_RECORDS = 2 << 20, 400  # of a part: large enough to be worth a file, small enough to lose in a kill
@@ -82,14 +81,6 @@ class Taken(NamedTuple):
     parts: int
     aside: Aside
     sound: bool
-
-
-def file_bytes(file: SourceFile) -> int:
-    """Returns a file's size, 0 where it can't be told."""
-    try:
-        return sum(f.size for f in files_at(file.path)) if address(file.path) else file.path.stat().st_size
-    except (OSError, DataError):
-        return 0
 
 
 def readings(files: Sequence[SourceFile], folder: Path, processes: int, config: ReadConfig) -> list[Reading]:

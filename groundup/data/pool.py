@@ -8,18 +8,24 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from groundup.base.errors import StorageError
 from groundup.base.log import say
 
-__all__ = ["Done", "Pool", "do", "name_of", "peak_bytes"]
+__all__ = ["Done", "Pool", "do", "get_ready", "name_of", "peak_bytes"]
 
+# Workers are forked off a process that has imported what they need and done nothing else: its threads (OpenBLAS's, jemalloc's) have
+# nothing to do yet and bear a fork, which those of a process at work may not. Elsewhere workers start from nothing: Windows has no
+# fork, and macOS's own libraries don't bear one.
+FORKS = sys.platform == "linux"
+PRELOAD = ["groundup.data.ready"]
 ATTEMPTS = 2  # of a task that was under way when a worker died, with no other beside it
 
 
@@ -63,8 +69,9 @@ def _follow(parent: Any) -> None:
     os._exit(1)
 
 
-def _begin(prepared: str) -> None:
+def _begin(prepared: str, environment: Mapping[str, str]) -> None:
     """Prepares a worker. It ends with its parent, however that ends: an orphan would wait for ever for the next task."""
+    os.environ.update(environment)  # the process that it was forked off may be older than an address's password
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
@@ -72,6 +79,23 @@ def _begin(prepared: str) -> None:
     with open(prepared, "rb") as handle:
         initialise, arguments = pickle.load(handle)
     initialise(*arguments)
+
+
+def _context() -> BaseContext:
+    if not FORKS:
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
+def get_ready() -> None:
+    """Begins, in another process, the imports of workers that are wanted soon; returns at once."""
+    if FORKS:
+        from multiprocessing.forkserver import ensure_running
+
+        _context()
+        ensure_running()
 
 
 @dataclass
@@ -101,8 +125,7 @@ class Pool:
         self._executor = self._processes()
 
     def _processes(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")  # fork would copy the threads of Arrow in an unknown state
-        return ProcessPoolExecutor(self.processes, context, _begin, (self._prepared,))
+        return ProcessPoolExecutor(self.processes, _context(), _begin, (self._prepared, dict(os.environ)))
 
     def close(self) -> None:
         """Ends the workers; what hasn't begun isn't done."""

@@ -1,27 +1,30 @@
 """What the decisions mean for a part: its documents go to training (as often as the mix says), to the held-out file or to the dropped."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from groundup.base.files import atomic_file
 from groundup.base.records import Document, write_documents
 from groundup.data.config import BuildConfig
 from groundup.data.decide import Decisions
 from groundup.data.decontaminate import words
 from groundup.data.dedup import RULES
+from groundup.data.engine import batches
 from groundup.data.extract import Drop
 from groundup.data.measure import FEATURES
 from groundup.data.mix import copies
 from groundup.data.overlap import cut
 from groundup.data.rows import Row, read_part
 
-__all__ = ["PLACES", "Settled", "Task", "settle_part", "tasks"]
+__all__ = ["PLACES", "Settled", "Task", "join_features", "settle_part", "tasks"]
 
 SPANS = 20  # stretches named in a document's meta
+GROUP_ROWS = 1 << 14  # of features
 PLACES = ("documents", "heldout", "dropped")
 
 
@@ -132,7 +135,7 @@ def settle_part(task: Task) -> Settled:
             _count(found, place, document)
     for place, documents in places.items():
         write_documents(task.path.with_name(f"{place}-{task.path.name}"), documents)
-    _write_features(task.path.with_name(f"features-{task.path.name}"), rows)
+    _write_features(task.path.with_name(f"features-{task.path.stem}.arrow"), rows)
     return found
 
 
@@ -155,7 +158,7 @@ def _count(found: Settled, place: str, document: Document) -> None:
 def _write_features(path: Path, rows: list[Row]) -> None:
     """Writes what the rules measured, one column a feature, for the documents that were measured."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
+    from pyarrow.feather import write_feather
 
     measured = [row for row in rows if row.features]
     values = np.frombuffer(b"".join(row.features for row in measured), np.float64).reshape(-1, len(FEATURES))
@@ -164,4 +167,16 @@ def _write_features(path: Path, rows: list[Row]) -> None:
                                "page": pa.array([r.kind == "html" for r in measured], pa.bool_()),
                                "rule": pa.array([r.drop.rule if r.drop else "" for r in measured], pa.large_string())}  # fmt: skip
     columns |= {name: pa.array(values[:, k]) for k, name in enumerate(FEATURES)}
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    write_feather(pa.table(columns), path, compression="uncompressed")
+
+
+def join_features(parts: Sequence[Path], target: Path) -> None:
+    """Writes what parts measured into one Parquet file, atomically; its row groups are large, for there are many columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow.feather import read_table
+
+    schema = read_table(parts[0]).schema
+    with atomic_file(target) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for tables in batches(map(read_table, parts), lambda table: table.num_rows, GROUP_ROWS, GROUP_ROWS):
+            writer.write_table(pa.concat_tables(tables), GROUP_ROWS)
