@@ -91,11 +91,15 @@ def compile_blocks(model: Transformer, device: torch.device) -> None:
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groundup" / "inductor"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    options = None
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        # Dropout as in eager code: the same seeds; and its hash is worked out again, not kept number by number for the way back.
+        options = {"fallback_random": True}
+        torch._functorch.config.ban_recompute_used_far_apart = False
     for block in model.blocks:
-        block.compile(dynamic=False)
+        block.compile(dynamic=False, options=options)
 
 
 def as_written(model: Transformer) -> AbstractContextManager[object]:

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from groundup.model.config import ModelConfig
 from groundup.model.dropout import CHUNK, dropout
+from groundup.model.transformer import Transformer
+from groundup.train.compiling import compile_blocks
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -68,3 +71,21 @@ def test_compiled_it_drops_the_same() -> None:
     torch.testing.assert_close(found[0], found[1])
     first, again = compiled(torch.ones(1000)), compiled(torch.ones(1000))
     assert not torch.equal(first, again)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated", "ignore:The .grad attribute of a Tensor")
+def test_a_compiled_model_drops_what_the_eager_one_drops() -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+    config = ModelConfig(vocab_size=50, context=16, d_model=32, n_layers=2, n_heads=2, dropout=0.3)
+    model, tokens, found = Transformer(config, seed=0).train(), torch.randint(0, 50, (3, 16)), []
+    try:
+        for compiled in (False, True):
+            if compiled:
+                compile_blocks(model, torch.device("cpu"))
+            torch.manual_seed(1)
+            loss, _ = model.loss(tokens, tokens)
+            found.append((loss, *torch.autograd.grad(loss, list(model.parameters()))))
+    finally:
+        torch.use_deterministic_algorithms(before)
+    torch.testing.assert_close(found[0], found[1])
