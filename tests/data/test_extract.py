@@ -95,9 +95,27 @@ def test_wiki_templates_that_stand_for_words_are_read() -> None:
     assert wiki("From {{convert|3|-|5|km2}} wide.") == "From 3 - 5 km² wide."
     assert wiki("Born {{circa|1500}} in {{nowrap|New York}}.") == "Born c. 1500 in New York."
     assert (
-        wiki("Algeria ({{IPA|x}}; Dzayer), with an area of {{x}}, is large ({{y}}).")
+        wiki("Algeria ({{IPAc-en|x}}; Dzayer), with an area of {{x}}, is large ({{y}}).")
         == "Algeria (Dzayer), with an area of, is large."
     )
+
+
+def test_wiki_markup_that_is_not_well_formed_hides_nothing_and_leaves_nothing() -> None:
+    """Articles on Wikipedia have bold text that never ends, references with stray quotes and tables with broken attributes."""
+    assert wiki("He 'said.<ref>''Comm.'' in Aristotle'', ''III</ref> She left.") == "He 'said. She left."
+    assert (
+        wiki("The ''Iliad'''s hero, '''Ada''' and '''''both''''', don't.") == "The Iliad's hero, Ada and both, don't."
+    )
+    assert wiki('Before.\n{| class="a" b;"\n! x\n|-\n| y\n|}\nAfter.').split() == ["Before.", "After."]
+    assert wiki('Before.\n{| class="a" b;"\n| y\nAfter.\n== Next ==\nMore.').split() == [
+        "Before.",
+        "After.",
+        "Next",
+        "More.",
+    ]
+    half = "| style=x | '''{{bar|1}}\n|-\n| \"z\n|}\n== Next ==\nMore ''text."
+    assert wiki('Before.\n{| class="a" b;"\n' + half).split() == ["Before.", "Next", "More", "text."]
+    assert wiki("The vowel {{angbr|{{IPA|a}}}}, (also {{x}}) or /{{IPA|æ}}/.") == "The vowel ⟨a⟩, (also) or /æ/."
 
 
 def test_redirects_and_talk_pages_say_why_they_leave() -> None:
