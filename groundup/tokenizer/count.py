@@ -2,9 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from groundup.tokenizer.kernels.words import MOST, SLOT, add_words, count_words,
 from groundup.tokenizer.pattern import splitter
 from groundup.tokenizer.texts import Batch, strings
 
-__all__ = ["Counted", "Words", "count_batches", "count_custom", "cut", "threads_here"]
+__all__ = ["Counted", "CountedPieces", "Words", "count_batches", "count_custom", "cut", "threads_here"]
+
+ROUND_PIECES = 1 << 12  # words of a custom expression between two looks at the bound
 
 
 def threads_here() -> int:
@@ -36,6 +38,21 @@ def cut(batch: Batch, parts: int, kinds: np.ndarray) -> tuple[np.ndarray, list[i
     edges = np.unique(np.concatenate([edges, np.array(extra, np.int64)])) if extra else edges
     inner = np.searchsorted(edges, wanted).tolist()
     return edges, [0, *inner, len(edges) - 1]
+
+
+def portions(batch: Batch, most: int, kinds: np.ndarray) -> Iterator[Batch]:
+    """Yields a batch in parts of about `most` bytes, or of the 64 kB that are cut no further."""
+    edges, ranges = cut(batch, max(1, -(-int(batch.edges[-1]) // most)), kinds)
+    for first, last in pairwise(ranges):
+        if last > first:
+            yield Batch(batch.buffer[edges[first] :], edges[first : last + 1] - edges[first])
+
+
+def least_kept(counts: np.ndarray, sizes: np.ndarray, most_bytes: int) -> int:
+    """Returns how often a word must occur to be kept, so that those kept are at most half of the bound together."""
+    order = np.argsort(-counts, kind="stable")
+    kept = np.cumsum(sizes[order]) <= most_bytes // 2
+    return 1 if kept.all() else int(counts[order][np.count_nonzero(kept)]) + 1
 
 
 class Words:
@@ -140,9 +157,7 @@ class Counted:
         if self.most_bytes is None or self.words.size <= self.most_bytes:
             return
         counts, sizes = self._sizes()
-        order = np.argsort(-counts, kind="stable")
-        kept = np.cumsum(sizes[order]) <= self.most_bytes // 2
-        least = int(counts[order][np.count_nonzero(kept)]) + 1 if not kept.all() else 1
+        least = least_kept(counts, sizes, self.most_bytes)
         gone = counts < least
         self.dropped, self.dropped_count = self.dropped + int(gone.sum()), self.dropped_count + int(counts[gone].sum())
         smaller = Words()
@@ -161,14 +176,55 @@ class Counted:
         return full[:, 2].astype(np.int64), sizes.astype(np.int64)
 
 
-def count_custom(corpus: Iterable[Batch], pattern: str, bar: Progress | None = None) -> Counter[bytes]:
-    """Returns the words of a custom expression, cut by the `regex` module: some twenty times slower."""
-    split, found = splitter(pattern), Counter[bytes]()
+class Pieces(Counter[bytes]):
+    """The words of a custom expression and their counts."""
+
+    def laid_out(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns all words' bytes end to end, each word's size, and its count."""
+        sizes, counts = np.array([*map(len, self)], np.int64), np.array([*self.values()], np.int64)
+        return np.frombuffer(b"".join(self), np.uint8), sizes, counts
+
+
+class CountedPieces:
+    """`Counted` for a custom expression, which the `regex` module cuts some twenty times slower. A text is held whole."""
+
+    def __init__(self, pattern: str, most_bytes: int | None) -> None:
+        self.split, self.most_bytes, self.words = splitter(pattern), most_bytes, Pieces()
+        self.dropped = self.dropped_count = self.waiting = 0
+
+    def add(self, text: str) -> None:
+        """Counts a text's words."""
+        pieces = (piece.encode() for piece in self.split(text))
+        while some := list(islice(pieces, ROUND_PIECES)):
+            self.words.update(some)
+            self.waiting += sum(map(len, some))
+            if self.most_bytes is not None and self.waiting >= self.most_bytes // 2:
+                self.bound(self.most_bytes)
+
+    def bound(self, most_bytes: int) -> None:
+        """Drops the rarest words if they are too many."""
+        self.waiting = 0
+        _, sizes, counts = self.words.laid_out()
+        if sizes.sum() <= most_bytes:
+            return
+        least = least_kept(counts, sizes, most_bytes)
+        gone = counts < least
+        self.dropped, self.dropped_count = self.dropped + int(gone.sum()), self.dropped_count + int(counts[gone].sum())
+        self.words = Pieces({word: count for word, count in self.words.items() if count >= least})
+
+
+def count_custom(
+    corpus: Iterable[Batch], pattern: str, most_bytes: int | None = None, bar: Progress | None = None
+) -> CountedPieces:
+    """Returns the words of a custom expression; `most_bytes` bounds them as in `count_batches`."""
+    counted = CountedPieces(pattern, most_bytes)
     for text in strings(corpus):
-        found.update(piece.encode() for piece in split(text))
+        counted.add(text)
         if bar:
             bar.advance(len(text))
-    return found
+    if most_bytes is not None:
+        counted.bound(most_bytes)
+    return counted
 
 
 def count_batches(
@@ -181,6 +237,8 @@ def count_batches(
     counted = Counted(pattern, threads or threads_here(), most_bytes)
     with ThreadPoolExecutor(counted.threads) as pool:
         work: list[Future] = []
+        if counted.round_bytes is not None:  # what is counted between two looks follows the bound
+            batches = (part for batch in batches for part in portions(batch, counted.round_bytes, counted.kinds))
         for batch in batches:  # the next batch is read while the threads count this one
             for future in work:
                 future.result()

@@ -10,7 +10,7 @@ from groundup.base.log import Progress, command, progress, quantity, say
 from groundup.base.runs import Run, open_run, record, unchanged
 from groundup.tokenizer.chat import DEFAULT_SPECIALS, TEMPLATE
 from groundup.tokenizer.config import TrainConfig, check_vocab_size
-from groundup.tokenizer.count import count_batches, count_custom
+from groundup.tokenizer.count import Counted, CountedPieces, count_batches, count_custom
 from groundup.tokenizer.encode import Tokenizer, check_specials
 from groundup.tokenizer.io import save
 from groundup.tokenizer.learn import BYTES_PER_SYMBOL, learn_words
@@ -76,15 +76,13 @@ def _count(
     corpus: Iterable[Batch], pattern: str, threads: int, memory_gb: float | None, bar: Progress
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the different words' bytes end to end, their sizes and their counts."""
-    if pattern.startswith(CUSTOM):
-        say(
-            "a custom expression is cut by the regex module, some twenty times slower than a named pattern, and its words aren't bounded"
-        )
-        found = count_custom(corpus, pattern, bar)
-        symbols = np.frombuffer(b"".join(found), np.uint8)
-        return symbols, np.array([len(word) for word in found], np.int64), np.array([*found.values()], np.int64)
     most = int(memory_gb * (1 << 30) / BYTES_PER_SYMBOL) if memory_gb else None
-    counted = count_batches(corpus, pattern, threads, most, bar)
+    counted: CountedPieces | Counted
+    if pattern.startswith(CUSTOM):
+        say("a custom expression is cut by the regex module, some twenty times slower than a named pattern")
+        counted = count_custom(corpus, pattern, most, bar)
+    else:
+        counted = count_batches(corpus, pattern, threads, most, bar)
     if counted.dropped:
         left = f"{quantity(counted.dropped)} of the rarest words ({quantity(counted.dropped_count)} occurrences)"
         say(f"to stay within {memory_gb:g} GiB, {left} were left out")

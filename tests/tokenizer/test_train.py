@@ -18,7 +18,7 @@ from groundup.base.records import Document, write_documents
 from groundup.cli import main as command
 from groundup.tokenizer import plain
 from groundup.tokenizer.chat import DEFAULT_SPECIALS, TEMPLATE
-from groundup.tokenizer.count import Words, count_batches
+from groundup.tokenizer.count import Counted, Words, count_batches, count_custom
 from groundup.tokenizer.io import alphabet, load
 from groundup.tokenizer.kernels.split import valid
 from groundup.tokenizer.kernels.unicode import rules_of
@@ -106,6 +106,42 @@ def test_the_bound_leaves_the_rarest_words_out_and_says_so(capsys: pytest.Captur
     assert bound.dropped_count + sum(kept.values()) == sum(free.words.items().values())
     train(texts, 270, "gpt2", memory_gb=0.0002)
     assert "of the rarest words" in capsys.readouterr().out
+
+
+def test_the_bound_of_a_custom_expression(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its words are dropped and named as those of the compiled patterns; within one text, too."""
+    text = " ".join(f"word{i} common ordinary" for i in range(20_000))
+    free = count_custom([pack([text])], r"regex: ?\w+")
+    assert free.words == Counter(word.encode() for word in regex.findall(r" ?\w+", text))
+    assert free.dropped == 0
+    bound = count_custom([pack([text, "common"])], r"regex: ?\w+", most_bytes=20_000)
+    assert sum(map(len, bound.words)) <= 20_000
+    assert bound.words[b" common"] == bound.words[b" ordinary"] == 20_000
+    assert bound.dropped > 10_000
+    assert bound.dropped_count + bound.words.total() == free.words.total() + 1
+    train([text], 270, r"regex: ?\w+", memory_gb=0.0002)
+    assert "of the rarest words" in capsys.readouterr().out
+
+
+def test_what_is_counted_between_two_looks_follows_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One batch of many times the bound, of words that are all different: it is never counted whole."""
+    sizes: list[int] = []
+    join = Counted.join
+
+    def noting(counted: Counted) -> None:
+        sizes.append(sum(table.size for table in [counted.words, *counted.own]))
+        join(counted)
+
+    monkeypatch.setattr(Counted, "join", noting)
+    rng, most = np.random.default_rng(0), 1 << 19
+    letters = rng.integers(97, 123, (1 << 19, 9), np.uint8)
+    letters[:, 8] = 10
+    texts = [letters[: 1 << 18].tobytes().decode(), *letters[1 << 18 :].tobytes().decode().split("\n")]
+    counted = [count_batches([pack(texts)], "whitespace", threads, most) for threads in (1, 3)]
+    assert max(sizes) <= 2 * most + (1 << 17)  # what was kept, a round, and the 64 kB at whose end text is cut
+    assert counted[0].words.items() == counted[1].words.items()
+    assert counted[0].dropped > 100_000
+    assert sum(counted[0].words.items().values()) + counted[0].dropped_count == 3 << 18  # line feeds are words
 
 
 def test_long_words_are_told_apart_by_their_bytes() -> None:
