@@ -18,6 +18,11 @@ URL = re.compile(r"([a-z][a-z0-9+]+):/+(.*)", re.DOTALL)  # two letters at least
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "http": "aiohttp", "https": "aiohttp",
             "hf": "huggingface_hub", "sftp": "paramiko", "ssh": "paramiko", "oci": "ocifs", "oss": "ossfs"}  # fmt: skip
 
+# Where their packages look for what lets a user in.
+LOGINS = {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what `aws configure` asks for",
+          "gs": "GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`",
+          "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY", "hf": "HF_TOKEN, or `hf auth login`"}  # fmt: skip
+
 
 class Remote(NamedTuple):
     """A file at an address. `tag` changes when the file does (its size, date, hash: what the storage knows)."""
@@ -49,7 +54,9 @@ def _named(url: str) -> Iterator[None]:
         raise
     except Exception as error:  # every storage has exceptions of its own
         why = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{url}: can't be read ({why[:200]})") from error
+        closed = isinstance(error, PermissionError) or "credential" in why.lower()
+        remedy = f"; it takes {LOGINS[scheme]}" if closed and scheme in LOGINS else ""
+        raise DataError(f"{url}: can't be read ({why[:200]}){remedy}") from error
 
 
 def open_bytes(path: Path | str) -> IO[bytes]:

@@ -14,6 +14,7 @@ from groundup.base.files import write_json, write_jsonl
 from groundup.base.log import command, progress, quantity
 from groundup.base.parquet import join_parquet
 from groundup.base.records import read_documents
+from groundup.base.remote import address
 from groundup.base.runs import Run
 from groundup.data.config import BuildConfig
 from groundup.data.decide import decide
@@ -90,7 +91,9 @@ def _extract(run_map: Map, files: list[SourceFile], config: BuildConfig, parts: 
     if aside.broken and not sound and not config.read.keep_damaged:
         path = next((f.path for f in files if f.label == aside.broken.file), aside.broken.file)
         why = aside.broken.message.partition(";")[0]
-        raise DataError(f"{path}: {why}; fetch it again, or use what is whole in it with --read.keep-damaged")
+        raise DataError(
+            f"{address(path) or path}: {why}; fetch it again, or use what is whole in it with --read.keep-damaged"
+        )
     return [part_path(parts, unit, part) for unit in sorted(counts) for part in range(counts[unit])]
 
 
@@ -104,12 +107,13 @@ def _first(task: Reading | str) -> Taken | None:
 
 def _why_nothing(config: BuildConfig, files: list[SourceFile], aside: Aside) -> str:
     """Returns what to say where no document was found."""
-    where = ", ".join(map(str, config.inputs))
+    where = ", ".join(address(path) or str(path) for path in config.inputs)
     if not aside.damages:
         return f"{where}: no text in it; put txt, md, HTML, JSONL, Parquet, WARC or MediaWiki files there, or name others with --input"
     first, paths = aside.damage[0], {f.label: f.path for f in files}
     more = f" (and {aside.damages - 1} more such problems)" if aside.damages > 1 else ""
-    return f"{paths.get(first.file, first.file)} {first.message}{more}; nothing else to read in {where}"
+    path = paths.get(first.file, first.file)
+    return f"{address(path) or path} {first.message}{more}; nothing else to read in {where}"
 
 
 def _judge(run_map: Map, extracted: list[Path], parts: Path, config: BuildConfig) -> list[Path]:
@@ -131,7 +135,7 @@ def _explain_nothing(config: BuildConfig, judged: list[Path]) -> None:
     drop = next(d for d in drops if (d.stage, d.rule) == (stage, rule))
     value = drop.value if isinstance(drop.value, str) else f"{drop.value:.3g}"
     measured = f" ({value}, threshold {drop.threshold})" if drop.threshold != "" else ""
-    where = ", ".join(map(str, config.inputs))
+    where = ", ".join(address(path) or str(path) for path in config.inputs)
     key = " (--language.wanted)" if stage == "language" else ""
     raise DataError(f"{where}: of {len(drops)} documents none is left; {count} fell to the rule {rule}{measured}; "
                     f"give more text, change that threshold{key} or use --filters none")  # fmt: skip

@@ -115,3 +115,23 @@ def test_a_missing_backend_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with pytest.raises(DataError, match=r"s3://bucket/x: to read s3:// addresses: pip install s3fs"):
         files_at("s3://bucket/x")
+
+
+@pytest.mark.parametrize("error", [PermissionError("Forbidden"), RuntimeError("Unable to locate credentials")])
+def test_a_storage_that_lets_nobody_in_says_what_it_takes(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", closed)
+    with pytest.raises(DataError, match=rf"s3://bucket/x: can't be read \({error}\); it takes AWS_ACCESS_KEY_ID and"):
+        files_at("s3://bucket/x")
+
+
+def test_a_project_at_an_address_is_refused_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("One text.")
+    assert main(["data", "build", "s3://bucket/p", "--input", "a.txt"]) == 2
+    assert "s3://bucket/p: a project lies in a folder" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
