@@ -13,7 +13,12 @@ __all__ = ["Document", "Message", "Preference", "Problem", "read_chats", "read_d
            "read_problems", "write_documents"]  # fmt: skip
 
 ROLES = ("system", "user", "assistant")
-COLUMNS = ("url", "lang", "licence", "date")  # of `meta`, each a column in Parquet: people select documents by them
+COLUMNS = (
+    "url",
+    "lang",
+    "licence",
+    "date",
+)  # of `meta`, in Parquet columns of their own too: people select documents by them
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,7 @@ def write_documents(path: Path | str, documents: Iterable[Document], batch: int 
         def flush() -> None:
             columns = [[d.id for d in rows], [d.text for d in rows], [d.source for d in rows],
                        *([d.meta.get(name) for d in rows] for name in COLUMNS),
-                       [json.dumps({k: v for k, v in d.meta.items() if k not in COLUMNS}, ensure_ascii=False, sort_keys=True)
-                        for d in rows]]  # fmt: skip
+                       [json.dumps(d.meta, ensure_ascii=False, sort_keys=True) for d in rows]]  # fmt: skip
             writer.write_table(pa.table(columns, schema=schema))
             rows.clear()
 

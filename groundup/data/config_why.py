@@ -6,17 +6,23 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from groundup.base.config import keys, suggest
+from groundup.base.config import from_dict, keys, load_toml, suggest
 from groundup.base.errors import ConfigError
 from groundup.base.runs import Run, open_run
 from groundup.data.config import BuildConfig
 
-__all__ = ["PeekConfig", "RetuneConfig", "StatsConfig", "WhyConfig", "finished"]
+__all__ = ["PeekConfig", "RetuneConfig", "StatsConfig", "WhyConfig", "built", "finished"]
 
 
 def finished(config: Any) -> Run:
     """Returns the data build that a config names. Raises: DataError for one that isn't there."""
     return open_run(config.project, "data", config.name).require_done(f"data build {config.project}")
+
+
+def built(run: Run) -> BuildConfig:
+    """Returns the config that a data build was made with."""
+    toml = run.path / "config.toml"
+    return from_dict(BuildConfig, load_toml(toml), str(toml))
 
 
 @dataclass(frozen=True)

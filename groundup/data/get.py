@@ -52,7 +52,7 @@ def get(
     """
     known = registry() if sets is None else sets
     if name not in known:
-        raise ConfigError(f"{name}: not a registered data set; there are {', '.join(sorted(known))}")
+        raise ConfigError(f"{name}: not a registered data set; there are {', '.join(sorted((*known, 'commoncrawl')))}")
     dataset = known[name]
     target = to / dataset.file
     if target.exists():
@@ -100,6 +100,8 @@ def main(config: GetConfig) -> None:
             path = commoncrawl.get(config, manners)
         else:
             path = get(config.dataset, config.to, manners=manners)
+    except BrokenPipeError:
+        raise  # nobody reads on what is said
     except OSError as error:
         raise os_error(error, config.to) from error
     say(f"next: {command('data', 'build', 'my-llm', '--input', path)}")

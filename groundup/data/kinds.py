@@ -43,7 +43,10 @@ def foreign_file(label: str, config: ReadConfig) -> tuple[str, str] | None:
         return "vendored", "generated or foreign files"
     suffix = suffix_of(name)
     if not (suffix in KINDS or (suffix in CODE and config.code)):
-        return "unknown_type", f"'{suffix}' is no text that groundup reads"
+        return (
+            "unknown_type",
+            f"'{suffix}' is no text that groundup reads" if suffix else "its name doesn't say what it is",
+        )
     if suffix in CODE and GENERATED.search(name):
         return "generated", "its name says that a tool wrote it"
     return None

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from groundup.base.errors import DataError
-from groundup.base.log import progress
+from groundup.base.files import read_json
+from groundup.base.log import command, progress
 from groundup.base.records import Document, read_documents
 from groundup.data.config_why import PeekConfig, finished
 from groundup.data.mix import unit_hash
@@ -57,6 +58,12 @@ def main(config: PeekConfig) -> None:
 
     chosen = sample(matching(), config.n, config.seed)
     if not chosen:
+        aside = {row["rule"] for row in read_json(run.path / "stats.json")["funnel"] if row["stage"] == "read"}
+        if config.stage == "read" or config.rule in aside:
+            why = command("data", "why", config.project, "FILE")
+            raise DataError(
+                f"{run.path}: a file that is left aside while reading has no text to show; `{why}` says why it is"
+            )
         raise DataError(f"{run.path}: {_nothing(config, there)}")
     rule = "\n" + "─" * WIDTH + "\n"
     text = rule.join(f"{k} of {len(chosen)}: {show(config.place, d, config.chars)}" for k, d in enumerate(chosen, 1))

@@ -5,19 +5,20 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from groundup.base.config import from_dict, keys, load_toml, to_toml
+from groundup.base.config import from_dict, keys, to_toml
 from groundup.base.errors import ConfigError, DataError
 from groundup.base.files import write_text
 from groundup.base.log import command, progress, say
 from groundup.base.records import read_documents
 from groundup.base.runs import Run
 from groundup.data.config import BuildConfig
-from groundup.data.config_why import RetuneConfig, finished
+from groundup.data.config_why import RetuneConfig, built, finished
 from groundup.data.extract import Drop
 from groundup.data.measure import FEATURES
 from groundup.data.mix import unit_hash
@@ -129,17 +130,22 @@ def _list(run: Run, config: BuildConfig) -> None:
         raise DataError(f"{run.path}: no document was measured")
     say(
         f"{'rule':26}{'key (--set KEY=VALUE)':32}{'threshold':>11}{'drops':>9}   "
-        + "".join(f"{f'{s:.0%}':>8}" for s in SHARES)
+        + "".join(f"{f'{s:.0%}':>9}" for s in SHARES)
     )
     for rule in RULES:
-        spread = np.quantile(np.concatenate(columns[rule.feature]), SHARES)
+        spread, limit = np.quantile(np.concatenate(columns[rule.feature]), SHARES), rule.threshold(config)
         sign = "≥" if rule.least else "≤"
-        say(f"{rule.name:26}{rule.key:32}{f'{sign} {number(rule.threshold(config))}':>11}{drops[rule.name]:>9,}   "
-            + "".join(f"{x:>8.3g}" for x in spread))  # fmt: skip
+        say(f"{rule.name:26}{rule.key:32}{f'{sign} {limit:,.6g}' if isfinite(limit) else 'off':>11}{drops[rule.name]:>9,}   "
+            + "".join(f"{_short(x):>9}" for x in spread))  # fmt: skip
     say(
         "the last columns: that share of the documents has at most this value (documents in another language aren't asked)"
     )
     say(f"also: {', '.join(GATES)}")
+
+
+def _short(value: float) -> str:
+    """Returns a measurement in three digits, a large one whole."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _table(change: Change, old: BuildConfig, new: BuildConfig) -> list[str]:
@@ -183,8 +189,7 @@ def _beginnings(run: Run, wanted: set[str]) -> dict[str, str]:
 def main(config: RetuneConfig) -> None:
     """Prints what other thresholds would change; with `apply` writes the config for a rebuild."""
     run, values = finished(config), config.values()
-    toml = run.path / "config.toml"
-    old = from_dict(BuildConfig, load_toml(toml), str(toml))
+    old = built(run)
     if old.filters == "none":
         raise DataError(f"{run.path}: built with --filters none, so no rule was asked; there is nothing to retune")
     if values:

@@ -29,7 +29,9 @@ class Tally:
     sources: dict[str, Counter[str]] = field(default_factory=dict)  # source -> documents by stage, "held out" or "kept"
     lengths: dict[str, Counter[int]] = field(default_factory=lambda: {place: Counter() for place in PLACES})
     languages: dict[str, Counter[str]] = field(default_factory=dict)  # code -> documents by place
-    examples: dict[str, dict[str, Any]] = field(default_factory=dict)  # rule -> one that it turned away
+    examples: dict[tuple[str, str], dict[str, Any]] = field(
+        default_factory=dict
+    )  # (stage, rule) -> one that it turned away
 
 
 def _add(found: Tally, place: str, source: str, meta: dict[str, Any], chars: int) -> None:
@@ -51,15 +53,15 @@ def tally(run: Run) -> Tally:
         for place, name in PLACES.items():
             for batch in pq.ParquetFile(run.path / name).iter_batches(batch_size=1000):
                 chars = pc.utf8_length(batch["text"]).to_pylist()
-                rows = zip(*(batch[column].to_pylist() for column in ("id", "source", "lang", "meta")), chars)
-                for k, (id_, source, lang, meta, length) in enumerate(rows):
+                rows = zip(*(batch[column].to_pylist() for column in ("id", "source", "meta")), chars)
+                for k, (id_, source, meta, length) in enumerate(rows):
                     if COPY.sub("", id_) == original and id_ != original:
                         continue
-                    original, about = id_, {"lang": lang} | json.loads(meta)
+                    original, about = id_, json.loads(meta)
                     _add(found, place, source, about, length)
-                    if place == "dropped" and about["rule"] not in found.examples:
+                    if place == "dropped" and (rule := (about["stage"], about["rule"])) not in found.examples:
                         text = textwrap.shorten(batch["text"][k].as_py()[:2000], 400, placeholder=" ...")
-                        found.examples[about["rule"]] = about | {"id": id_, "text": text}
+                        found.examples[rule] = about | {"id": id_, "text": text}
                 bar.advance(batch.num_rows)
     return found
 
@@ -117,8 +119,8 @@ def render(project: Path, stats: dict[str, Any], found: Tally) -> str:
     sources = ordered[:SHOWN]
     if rest := ordered[SHOWN:]:
         sources.append((f"{len(rest)} more sources", sum((counts for _, counts in rest), Counter())))
-    rules = [row | {"meaning": meaning(row["rule"]), "share": 100 * row["dropped"] / total, "example": found.examples.get(row["rule"])}
-             for row in stats["funnel"]]  # fmt: skip
+    rules = [row | {"meaning": meaning(row["rule"]), "share": 100 * row["dropped"] / total,
+                    "example": found.examples.get((row["stage"], row["rule"]))} for row in stats["funnel"]]  # fmt: skip
     context = {
         "project": project.name or str(project.absolute().name), "stats": stats, "steps": _steps(stats), "rules": rules, "stages": stages,
         "widest": max((row["share"] for row in rules), default=1) or 1,
@@ -135,10 +137,12 @@ def render(project: Path, stats: dict[str, Any], found: Tally) -> str:
 
 
 def funnel(stats: dict[str, Any]) -> list[str]:
-    """Returns the lines of the funnel: what came in, what each rule removed, what is left."""
-    rows = [("", "read", stats["raw_documents"], stats["raw_bytes"], "")]
-    rows += [(f["stage"], f["rule"], -f["dropped"], -f["bytes"], f["example_id"]) for f in stats["funnel"]]
-    rows += [
+    """Returns the lines of the funnel: the files left aside, then what was read, what each rule removed, what is left."""
+    removed = [(f["stage"], f["rule"], -f["dropped"], -f["bytes"], f["example_id"]) for f in stats["funnel"]]
+    rows = [
+        *((stage, rule, -count, 0, example) for stage, rule, count, _, example in removed if stage == "read"),
+        ("", "read", stats["raw_documents"], stats["raw_bytes"], ""),
+        *(row for row in removed if row[0] != "read"),
         ("", "held out", -stats["heldout"], -stats["heldout_bytes"], ""),
         ("", "kept", stats["kept"], stats["kept_bytes"], ""),
     ]

@@ -10,9 +10,10 @@ from groundup.base.errors import DataError
 from groundup.base.log import say
 from groundup.base.records import Document, read_documents
 from groundup.base.runs import Run
-from groundup.data.config_why import WhyConfig, finished
+from groundup.data.config_why import WhyConfig, built, finished
+from groundup.data.formats import Problem
 
-__all__ = ["PLACES", "explain", "find", "main", "meaning", "number", "reasons"]
+__all__ = ["PLACES", "explain", "find", "left_aside", "main", "meaning", "number", "reasons"]
 
 GUESSED = 50_000  # documents among which a near miss is looked for
 PLACES = {"kept": "documents.parquet", "held out": "heldout.parquet", "dropped": "dropped.parquet"}
@@ -67,6 +68,20 @@ def find(run: Run, wanted: str) -> Iterator[tuple[str, Document]]:
         for document in read_documents(run.path / file):
             if wanted in (document.id, document.meta.get("url")):
                 yield place, document
+
+
+def left_aside(run: Run, wanted: str) -> Problem | None:
+    """Returns why a file of the input gave no document, None for any other name. The build only counts them, so they are read again."""
+    from groundup.data.read import find_files, read_file
+
+    config = built(run)
+    try:
+        files, aside = find_files(config.inputs, config.read)
+    except DataError:  # the input isn't there any more
+        return None
+    found: Iterator[object] = (next(iter(read_file(file, config.read)), None) for file in files if file.label == wanted)
+    problems = (item for item in (*aside, *found) if isinstance(item, Problem))
+    return next((p for p in problems if p.file == wanted or wanted.startswith(f"{p.file}/")), None)
 
 
 def number(value: Any) -> str:
@@ -126,7 +141,9 @@ def main(config: WhyConfig) -> None:
     """Prints what happened to one document. Raises: DataError for one that isn't there, with a near miss."""
     run = finished(config)
     found = list(find(run, config.document))
-    if not found:
+    if not found and (problem := left_aside(run, config.document)):
+        say(f"{problem.file}: left aside while reading, rule '{problem.rule}'\n  ({problem.message})")
+    elif not found:
         documents = (d for file in PLACES.values() for d in read_documents(run.path / file))
         known = [name for d in islice(documents, GUESSED) for name in (d.id, d.meta.get("url")) if name]
         near = difflib.get_close_matches(config.document, known, 1, 0.5)

@@ -1,5 +1,6 @@
 """The model card: README.md of an exported folder. Facts of the run alone; what nobody recorded isn't in it."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -142,9 +143,10 @@ def _licences(documents: Path) -> dict[str, str]:
     import pyarrow.parquet as pq
 
     counts: dict[str, Counter[str]] = {}
-    for batch in pq.ParquetFile(documents).iter_batches(columns=["source", "licence"]):
+    for batch in pq.ParquetFile(documents).iter_batches(columns=["source", "meta"]):
         for row in batch.to_pylist():
-            counts.setdefault(row["source"], Counter())[row["licence"] or "none named"] += 1
+            named = json.loads(row["meta"] or "{}").get("licence") or "none named"
+            counts.setdefault(row["source"], Counter())[named] += 1
     return {
         source: ", ".join(f"{name} ({count:,})" for name, count in found.most_common(6))
         + (f" and {len(found) - 6} more" if len(found) > 6 else "")

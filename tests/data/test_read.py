@@ -295,5 +295,5 @@ def test_what_documents_are_selected_by_has_a_column(tmp_path: Path) -> None:
         None,
         "MIT",
     )
-    assert json.loads(rows[0]["meta"]) == {"title": "A"}
+    assert json.loads(rows[0]["meta"]) == documents[0].meta
     assert list(read_documents(tmp_path / "x.parquet")) == documents

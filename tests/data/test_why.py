@@ -12,10 +12,10 @@ from groundup.base.config import from_dict, load_toml
 from groundup.base.errors import ConfigError, DataError
 from groundup.base.records import Document
 from groundup.cli import main as run_cli
-from groundup.data import config_why, peek, retune, stats
+from groundup.data import config_why, peek, retune, stats, why
 from groundup.data.build import build
 from groundup.data.config import BuildConfig, WebConfig
-from groundup.data.config_why import PeekConfig, RetuneConfig, StatsConfig, finished
+from groundup.data.config_why import PeekConfig, RetuneConfig, StatsConfig, WhyConfig, finished
 from groundup.data.quality import GATES, RULES
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +41,8 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [json.dumps(row) + "\n" for row in rows]
     (project / "raw" / "a.jsonl").write_text("".join(lines[:40]), encoding="utf-8")
     (project / "raw" / "b.jsonl").write_text("".join(lines[40:]), encoding="utf-8")
+    (project / "raw" / "photo.xyz").write_bytes(b"\0")
+    (project / "raw" / "node_modules").mkdir()
     (project / "words.txt").write_text("shop of horrors\n", encoding="utf-8")
     (project / "hosts.txt").write_text("# hosts\nbad.example\n", encoding="utf-8")
     build(BuildConfig(project=project, web=WebConfig(words=project / "words.txt", blocklist=project / "hosts.txt")))
@@ -69,6 +71,25 @@ def test_peek_shows_the_kept_and_no_more_than_asked(judged: Path, capsys: pytest
     assert len(re.findall(r"\[\.\.\. \d+ more characters\]", shown)) == 3
     peek.main(PeekConfig(judged, n=3, chars=40, seed=1))
     assert capsys.readouterr().out != shown
+
+
+def test_a_file_that_was_left_aside_is_explained(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = {"photo.xyz": ("photo.xyz", "unknown_type", "'.xyz' is no text that groundup reads"),
+               "node_modules/a/b.js": ("node_modules", "vendored", "generated or foreign files")}  # fmt: skip
+    for name, (place, rule, said) in reasons.items():
+        why.main(WhyConfig(judged, name))
+        assert capsys.readouterr().out == f"{place}: left aside while reading, rule '{rule}'\n  ({said})\n"
+    with pytest.raises(DataError, match=r"no document of .* has this id or address; did you mean a\.jsonl:d1"):
+        why.main(WhyConfig(judged, "a.jsonl:d100"))
+    with pytest.raises(DataError, match=r"has no text to show; .* says why"):
+        peek.main(PeekConfig(judged, rule="unknown_type"))
+    stats.main(StatsConfig(judged))
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown[1:4] == [
+        ["read", "unknown_type", "1", "photo.xyz"],
+        ["read", "vendored", "1", "node_modules"],
+        ["read", "67", shown[3][2]],
+    ]
 
 
 def test_peek_uses_a_pager_on_a_terminal(judged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
