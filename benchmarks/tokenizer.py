@@ -81,7 +81,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
             import numpy as np
 
             ids = np.concatenate(tokenizer.encode_batch(texts, 2))
-            tokenizer.decode_bytes(ids[: encode.MANY_IDS + 1])
+            tokenizer.decode_bytes(np.resize(ids, encode.WORTH_JOINING + 1))  # loads the compiled code
             for _ in range(job["passes"]):
                 joined, wall, cpu = clock(lambda: tokenizer.decode_bytes(ids))
                 passes.append([wall, cpu])

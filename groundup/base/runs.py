@@ -72,11 +72,12 @@ class Run:
         """Prints a line and appends it to log.txt."""
         say(text, self.path / "log.txt")
 
-    def metric(self, **values: Any) -> None:
-        """Appends one row to metrics.jsonl. A non-finite number becomes null: JSON has no NaN."""
+    def metric(self, **values: Any) -> dict[str, Any]:
+        """Appends one row to metrics.jsonl and returns it. A non-finite number becomes null: JSON has no NaN."""
         clean = {k: None if isinstance(v, float) and v - v != 0 else v for k, v in values.items()}
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as stream:
             stream.write(json.dumps(clean) + "\n")
+        return clean
 
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the rows of metrics.jsonl, up to the line at which a killed run was cut off."""

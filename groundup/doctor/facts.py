@@ -37,9 +37,11 @@ def find_run(path: Path) -> Run:
 
 
 class Facts:
-    """One run. `inside` looks into a checkpoint (`groundup.doctor.inside.look`), or is None where that isn't wanted."""
+    """One run. `inside` looks into a checkpoint (`groundup.doctor.inside.look`; None: not wanted); `rows` stand for its file's."""
 
-    def __init__(self, run: Run, inside: Callable[["Facts"], Any] | None = None) -> None:
+    def __init__(
+        self, run: Run, inside: Callable[["Facts"], Any] | None = None, rows: list[dict[str, Any]] | None = None
+    ) -> None:
         self.run, self._look = run, inside
         stages = {folder: stage for stage, folder in STAGES.items()}
         values = load_toml(run.path / "config.toml")
@@ -51,11 +53,11 @@ class Facts:
         self.project = run.path.parent.parent if numbered else Path(self.config.project)
         self.loop = self.config.train
         self.info = run.info
-        self.rows = run.metrics()
+        self.rows = run.metrics() if rows is None else rows
 
-    def again(self) -> "Facts":
-        """Returns the facts of the same run as they are now; what was counted of its text stays."""
-        now = Facts(self.run, self._look)
+    def again(self, rows: list[dict[str, Any]]) -> "Facts":
+        """Returns the facts of the same run as they are now, with these rows; what was counted of its text stays."""
+        now = Facts(self.run, self._look, rows)
         if "corpus" in self.__dict__:
             now.corpus = self.corpus
         return now

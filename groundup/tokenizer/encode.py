@@ -30,7 +30,8 @@ CACHED_WORDS, CACHED_LENGTH = 1 << 18, 64  # bounds of the word cache: about 60 
 # Compiled code takes half a second to load, and some more seconds the first time on a machine: it must be worth that.
 WORTH_COMPILING = 1 << 21  # characters
 SHORT_TEXT = 200  # characters: up to here the call alone costs more than the encoding
-MANY_IDS = 1 << 16  # ids that are decoded by compiled code
+MANY_IDS = 1 << 16  # ids that are decoded by compiled code, once WORTH_JOINING were asked for
+WORTH_JOINING = 1 << 22  # ids: half a second in Python
 
 
 def whole(text: str) -> str:
@@ -143,6 +144,7 @@ class Tokenizer:
     whole_words = False
     normal: str | None = None
     _asked = 0  # characters that were to be encoded so far
+    _asked_back = 0  # ids that were to be decoded so far
 
     def __init__(
         self,
@@ -333,11 +335,19 @@ class Tokenizer:
 
         return Joiner(self._bytes)
 
+    def _many(self, size: int) -> bool:
+        """Returns whether so many ids are decoded by compiled code; as for `_worth`, loading it must pay."""
+        self._asked_back += size
+        return size > MANY_IDS and ("_joiner" in self.__dict__ or self._asked_back > WORTH_JOINING)
+
     def decode_bytes(self, ids: "Iterable[int] | np.ndarray") -> bytes:
         """Returns the bytes that the ids stand for. Raises: TokenizerError for an id out of range."""
-        if len(many := ids if isinstance(ids, Sized) else list(ids)) > MANY_IDS:
-            return self._joined(many).tobytes()
-        ids, table = list(many), self._bytes  # type: ignore[call-overload]
+        ids = ids if isinstance(ids, Sized) else list(ids)
+        return self._joined(ids).tobytes() if self._many(len(ids)) else self._looked_up(ids)
+
+    def _looked_up(self, ids: Any) -> bytes:
+        """Returns the same without compiled code."""
+        ids, table = list(ids), self._bytes
         if ids and not (min(ids) >= 0 and max(ids) < len(table)):
             self.token_bytes(int(next(i for i in ids if not 0 <= i < len(table))))
         return b"".join([table[i] for i in ids])
@@ -359,9 +369,9 @@ class Tokenizer:
         Raises: TokenizerError for an id out of range.
         Equal to: groundup.tokenizer.plain.decode
         """
-        if isinstance(ids, Sized) and len(ids) > MANY_IDS:
-            return str(self._joined(ids).data, "utf-8", "replace")
-        return self.decode_bytes(ids).decode("utf-8", "replace")
+        ids = ids if isinstance(ids, Sized) else list(ids)
+        found = self._joined(ids).data if self._many(len(ids)) else self._looked_up(ids)
+        return str(found, "utf-8", "replace")
 
 
 def check_specials(specials: Sequence[str]) -> None:

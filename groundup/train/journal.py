@@ -29,11 +29,11 @@ class Journal:
     def row(self, **values: Any) -> None:
         """Writes a row of metrics."""
         if self.main:
-            self.run.metric(**values)
+            row = self.run.metric(**values)
             self.tracker(values)
             if self.view is not None:
                 self.view(values)
-            self.look_on(self.run)
+            self.look_on(self.run, row)
 
     def say(self, text: str) -> None:
         """Says and logs a line."""

@@ -3,17 +3,16 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from groundup.base.runs import Run
 
 __all__ = ["Watcher", "watched", "watcher"]
 
-Watcher = Callable[
-    [Run], None
-]  # called after each row of metrics (rank 0); reads the run's files, says and logs what it sees
+Watcher = Callable[[Run, dict[str, Any]], None]  # called with each row of metrics (rank 0); says and logs what it sees
 
 
-def _nobody(run: Run) -> None:
+def _nobody(run: Run, row: dict[str, Any]) -> None:
     """Sees nothing."""
 
 
