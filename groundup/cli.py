@@ -27,7 +27,7 @@ class Verb(NamedTuple):
 VERBS = {
     "demo": Verb("recipes.config:DemoConfig", "recipes.demo:main", "the whole path, from raw text to a chat model, in minutes"),
     "data world": Verb("data.config:WorldConfig", "data.world:main", "write the small world: WARC, wiki dump, book, code"),
-    "data get": Verb("data.config:GetConfig", "data.get:main", "download a registered public data set"),
+    "data get": Verb("data.config:GetConfig", "data.get:main", "a public data set by its name, or files of Common Crawl"),
     "data build": Verb("data.config:BuildConfig", "data.build:main", "raw files to clean documents, with a reason for every drop"),
     "data classifier train": Verb("data.config_classifier:ClassifierTrainConfig", "data.classifier:train", "learn what to keep"),
     "data classifier score": Verb("data.config_classifier:ClassifierScoreConfig", "data.classifier:score", "score documents, to filter on"),
@@ -66,20 +66,33 @@ VERBS = {
 }  # fmt: skip
 
 
-def overview() -> str:
-    """Returns the text of `groundup --help`."""
-    width = max(map(len, VERBS)) + 2
+def overview(begun: str = "") -> str:
+    """Returns the text of `groundup --help`; of `groundup data --help` with the verbs that begin with that word."""
+    verbs = {name: verb for name, verb in VERBS.items() if name.startswith(f"{begun} ".lstrip())}
+    width = max(map(len, verbs)) + 2
     lines = [
         f"groundup {__version__}: a large language model from the ground up",
         "",
         "usage: groundup VERB [--help] [flags]",
         "",
     ]
-    lines += [f"  {name:{width}}{verb.summary}" for name, verb in VERBS.items()]
+    lines += [f"  {name:{width}}{verb.summary}" for name, verb in verbs.items()]
+    if begun:
+        return "\n".join(lines)
     lines += ["", "Every verb takes --config FILE.toml, dotted flags for any field (--model.d-model 256), --print-config and --dry-run.",
               "Verbs that make a run take --fresh (begin anew) and --allow-change KEY (go on with an unfinished run, that key changed).",
               "Begin with:  groundup demo"]  # fmt: skip
     return "\n".join(lines)
+
+
+def introduction(argv: Sequence[str]) -> str:
+    """Returns what answers words that ask for no verb: none at all, --version, --help, or --help behind the first word of several verbs."""
+    if argv and argv[0] in ("--version", "-V"):
+        return f"groundup {__version__}"
+    begun = " ".join(word for word in argv if word not in ("-h", "--help", "help"))
+    asks = not argv or begun != " ".join(argv)
+    several = begun not in VERBS and any(name.startswith(f"{begun} ".lstrip()) for name in VERBS)
+    return overview(begun) if asks and several else ""
 
 
 def find_verb(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -157,17 +170,14 @@ def permissions(argv: Sequence[str], known: Collection[str]) -> tuple[list[str],
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 2 the user's mistake or a full disk (one line on stderr), 130 Ctrl-C, 143 SIGTERM."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(overview())
-        return 0
-    if argv[0] in ("--version", "-V"):
-        print(f"groundup {__version__}")
-        return 0
     from groundup.base.errors import GroundupError, Terminated
     from groundup.base.files import os_error
 
     try:
-        run(argv)
+        if said := introduction(argv):
+            print(said, flush=True)
+        else:
+            run(argv)
         return 0
     except GroundupError as error:
         message = str(error)

@@ -91,6 +91,18 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("argv", "verbs"), [([], set(VERBS)), (["--help"], set(VERBS)), (["--help", "data"], None), (["data", "-h"], None)]
+)
+def test_help_lists_the_verbs_that_begin_so(
+    argv: list[str], verbs: set[str] | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 0
+    lines = capfd.readouterr().out.splitlines()
+    listed = {name for name in VERBS if any(line.startswith(f"  {name}  ") for line in lines)}
+    assert listed == (verbs or {name for name in VERBS if name.startswith("data ")})
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_print_config_and_dry_run_write_nothing(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
