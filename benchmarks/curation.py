@@ -9,8 +9,11 @@ which); agreement with datatrove as shipped; WARC to deduplicated Parquet on two
 """
 
 import argparse
+import contextlib
+import ctypes
 import functools
 import json
+import os
 import resource
 import shutil
 import statistics
@@ -45,6 +48,7 @@ STEPS = {
     "C4QualityFilter": "c4",
     "FineWebQualityFilter": "web",
 }
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux: who gets a process whose parent has ended
 CHUNK = 1000  # documents of a turn: ours, then datatrove's
 
 
@@ -169,13 +173,19 @@ def minhash(texts: list[str], rows: Path, peer: Peer, stated: bool, step: int = 
 
 
 def timed(command: list[str]) -> tuple[float, float]:
-    """Returns the seconds that a command takes, by the clock and of the processors.
-
-    The latter with the processes that it waits for: ours; datatrove's workers belong to a server that nobody waits for.
-    """
+    """Returns the seconds that a command takes, by the clock and of the processors, those of all its processes together."""
+    ctypes.CDLL(None).prctl(
+        SUBREAPER, 1
+    )  # workers are children of a server that outlives the command: they become ours
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    code, wall = process.wait(), time.perf_counter() - start
+    if code:
+        raise subprocess.CalledProcessError(code, command)
+    with contextlib.suppress(ChildProcessError):  # none is left
+        while True:
+            os.waitpid(-process.pid, 0)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
