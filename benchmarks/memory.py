@@ -31,9 +31,9 @@ FLAGS = ["--model.context", "128", "--model.d-model", "128", "--model.n-layers",
          "--train.optim.kind", "muon", "--train.optim.ema", "0.99", "--train.compile", "off", "--eval-tokens", "4096"]  # fmt: skip
 
 
-def make_project(project: Path) -> None:
-    """Writes random words as token files."""
-    rng, tokenizer = random.Random(0), Tokenizer([], ("<|endoftext|>",), "bytes")
+def make_project(project: Path, tokenizer: Tokenizer | None = None) -> None:
+    """Writes random words as token files; their tokens are bytes, unless a tokenizer is given."""
+    rng, tokenizer = random.Random(0), tokenizer or Tokenizer([], ("<|endoftext|>",), "bytes")
     run, shards = open_run(project, "tokenizer"), open_run(project, "shards")
     with record(run, "", {}):
         io.save(tokenizer, run.path / "tokenizer.json")

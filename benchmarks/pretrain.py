@@ -1,4 +1,4 @@
-"""Training speed: the 10.7M Shakespeare shape (6 blocks, 6 heads, 384 wide, B = 16, T = 256), groundup beside its peers.
+"""Training speed: the 10.7M Shakespeare shape (6 blocks, 6 heads, 384 wide, B = 16, T = 256) on a CPU, groundup beside its peers.
 
     python benchmarks/pretrain.py --text tinyshakespeare.txt --nanogpt DIR --litgpt VENV/bin/python     about 10 minutes
     python benchmarks/pretrain.py --text tinyshakespeare.txt --quick                                     transformers alone
@@ -7,6 +7,7 @@ All processes are up and warm (compiled, too) before the first is timed; then th
 so that what else the machine does hits all alike. Ours is `groundup pretrain` itself: loader, clipping, schedule and log included.
 nanoGPT runs as its README says for a CPU (fp32, not compiled, AdamW not fused) and patched (bf16 autocast, compiled, fused);
 litgpt as its `pretrain` sets itself up (Fabric, bf16-mixed, compiled); transformers' GPT-2 in fp32, eager.
+benchmarks/gpu/pretrain.py lets the same take turns on a GPU, with GPT-2's shapes.
 """
 
 import argparse
@@ -19,13 +20,36 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-SHAPE = Path(__file__).parent.parent / "groundup" / "recipes" / "shakespeare.toml"
-
-B, T, LAYERS, HEADS, WIDTH, DROPOUT, VOCAB = 16, 256, 6, 6, 384, 0.1, 65
 WARM = 3  # steps before the first that counts
+SIDES, PRODUCTS = {"cpu": 1024, "cuda": 8192}, 20  # of the matrices that are the yardstick; how many in a step
 Step = Callable[[], object]
+
+
+class Shape(NamedTuple):
+    """What is trained; `flags` say the same to `groundup pretrain`."""
+
+    layers: int
+    heads: int
+    width: int
+    context: int
+    batch: int
+    dropout: float
+    vocabulary: int
+    flags: str
+
+    def tokens(self) -> int:
+        """Returns the tokens of a step."""
+        return self.batch * self.context
+
+
+GPT2 = "--train.lr 3e-4 --model.preset"
+SHAPES = {
+    "shakespeare": Shape(6, 6, 384, 256, 16, 0.1, 65, "--config shakespeare"),
+    "gpt2-124m": Shape(12, 12, 768, 1024, 32, 0.0, 50304, f"{GPT2} gpt2-124m"),  # 50,257, padded as nanoGPT pads it
+    "gpt2-350m": Shape(24, 16, 1024, 1024, 16, 0.0, 50304, f"{GPT2} gpt2-350m"),
+}
 
 
 class Turns:
@@ -45,15 +69,22 @@ class Turns:
         self.left -= 1
 
 
-def batches(text: Path) -> Callable[[], Any]:
-    """Returns a function that draws a batch of characters as nanoGPT does: 64-bit x and y of (B, T)."""
+def batches(asked: argparse.Namespace) -> Callable[[], Any]:
+    """Returns a function that draws a batch as nanoGPT does, of the text's characters or (without a text) of random ids: x, y of (B, T)."""
     import numpy as np
     import torch
 
-    data = np.unique(np.frombuffer(text.read_bytes(), np.uint8), return_inverse=True)[1].astype(np.int64)
+    shape, time = SHAPES[asked.shape], SHAPES[asked.shape].context
+    if asked.text:
+        data = np.unique(np.frombuffer(asked.text.read_bytes(), np.uint8), return_inverse=True)[1].astype(np.int64)
+    else:
+        data = np.random.default_rng(0).integers(shape.vocabulary, size=1 << 20)
 
     def draw() -> Any:
-        rows = torch.stack([torch.from_numpy(data[i : i + T + 1]) for i in torch.randint(len(data) - T - 1, (B,))])
+        starts = torch.randint(len(data) - time - 1, (shape.batch,))
+        rows = torch.stack([torch.from_numpy(data[i : i + time + 1]) for i in starts])
+        if asked.device == "cuda":
+            rows = rows.pin_memory().to("cuda", non_blocking=True)
         return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
     return draw
@@ -65,19 +96,20 @@ def nanogpt(asked: argparse.Namespace, patched: bool) -> Step:
     import torch
     from model import GPT, GPTConfig  # type: ignore[import-not-found]
 
-    model = GPT(
-        GPTConfig(
-            block_size=T, vocab_size=VOCAB, n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, dropout=DROPOUT, bias=False
-        )
-    )
+    of = SHAPES[asked.shape]
+    config = GPTConfig(
+        block_size=of.context, vocab_size=of.vocabulary, n_layer=of.layers, n_head=of.heads, n_embd=of.width,
+        dropout=of.dropout, bias=False,
+    )  # fmt: skip
+    model = GPT(config).to(asked.device)
     optimizer = model.configure_optimizers(
         0.1, 1e-3, (0.9, 0.99), "cuda" if patched else "cpu"
     )  # "cuda" asks for the fused one
-    run, draw = torch.compile(model) if patched else model, batches(asked.text)
+    run, draw = torch.compile(model) if patched else model, batches(asked)
 
     def step() -> float:
         x, y = draw()
-        with torch.autocast("cpu", torch.bfloat16, enabled=patched):
+        with torch.autocast(asked.device, torch.bfloat16, enabled=patched):
             _, loss = run(x, y)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -93,20 +125,14 @@ def transformers(asked: argparse.Namespace) -> Step:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=VOCAB,
-            n_positions=T,
-            n_embd=WIDTH,
-            n_layer=LAYERS,
-            n_head=HEADS,
-            resid_pdrop=DROPOUT,
-            embd_pdrop=DROPOUT,
-            attn_pdrop=DROPOUT,
-        )
-    )
+    of = SHAPES[asked.shape]
+    config = GPT2Config(
+        vocab_size=of.vocabulary, n_positions=of.context, n_embd=of.width, n_layer=of.layers, n_head=of.heads,
+        resid_pdrop=of.dropout, embd_pdrop=of.dropout, attn_pdrop=of.dropout,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config).to(asked.device)
     model.train()
-    optimizer, draw = torch.optim.AdamW(model.parameters(), 1e-3), batches(asked.text)
+    optimizer, draw = torch.optim.AdamW(model.parameters(), 1e-3), batches(asked)
 
     def step() -> float:
         x, _ = draw()
@@ -128,14 +154,18 @@ def litgpt(asked: argparse.Namespace) -> Step:
     from litgpt.model import GPT  # type: ignore[import-not-found]
     from litgpt.utils import chunked_cross_entropy  # type: ignore[import-not-found]
 
-    fabric = L.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    of = SHAPES[asked.shape]
+    fabric = L.Fabric(accelerator=asked.device, devices=1, precision="bf16-mixed")
+    config = Config(
+        block_size=of.context, vocab_size=of.vocabulary, padded_vocab_size=of.vocabulary, n_layer=of.layers,
+        n_head=of.heads, n_embd=of.width,
+    )  # fmt: skip
     with fabric.init_module(empty_init=False):
-        model = GPT(
-            Config(block_size=T, vocab_size=VOCAB, padded_vocab_size=VOCAB, n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH)
-        )
+        model = GPT(config)
     model = fabric.setup(torch.compile(model))
-    optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters(), 1e-3, betas=(0.9, 0.95), fused=False))
-    draw = batches(asked.text)
+    fused = asked.device == "cuda"
+    optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters(), 1e-3, betas=(0.9, 0.95), fused=fused))
+    draw = batches(asked)
 
     def step() -> float:
         x, y = draw()
@@ -150,18 +180,24 @@ def litgpt(asked: argparse.Namespace) -> Step:
 
 
 def matmul(asked: argparse.Namespace) -> Step:
-    """The yardstick: a bf16 matrix product of 1,024 x 1,024."""
+    """The yardstick: bf16 matrix products; on a CPU of 1,024 x 1,024, on a GPU of 8,192 x 8,192."""
     import torch
 
-    a = torch.randn(1024, 1024).bfloat16()
-    return lambda: [a @ a for _ in range(20)]
+    a = torch.randn(SIDES[asked.device], SIDES[asked.device], device=asked.device).bfloat16()
+
+    def step() -> float:
+        for _ in range(PRODUCTS):
+            found = a @ a
+        return float(found[0, 0])
+
+    return step
 
 
 OURS = {  # AdamW as the peers have it; litgpt's model knows no dropout
     "groundup": "--train.compile on --train.optim.kind adamw",
     "groundup eager": "--train.compile off --train.optim.kind adamw",
     "groundup without dropout": "--train.compile on --train.optim.kind adamw --model.dropout 0",
-    "groundup Muon": "--train.compile on",
+    "groundup Muon": "--train.compile on --train.optim.kind muon",
 }
 
 
@@ -176,16 +212,32 @@ def ours(asked: argparse.Namespace, turns: Turns, words: str) -> None:
             return super().batch(step)
 
     pretrain.PretrainSource = Source  # type: ignore[misc]
-    project = Path(tempfile.mkdtemp(dir=asked.folder))
-    for line in (
+    project, shape = Path(tempfile.mkdtemp(dir=asked.folder)), SHAPES[asked.shape]
+    lines = [
         f"data build {project} --input {asked.text} --filters none --split tail --heldout 0.1 --read.max-chars 10000000",
         f"tokenizer train {project} --pattern bytes",
         f"shards {project}",
-        f"pretrain {project} --config shakespeare {words} --train.steps 100000 --train.eval-every 100000 "
-        f"--train.batch-tokens {B * T} --threads {asked.threads}",
-    ):
+    ]
+    if not asked.text:
+        random_shards(project, shape.vocabulary)
+        lines = []
+    lines.append(
+        f"pretrain {project} {shape.flags} {words} --train.steps 100000 --train.eval-every 100000 "
+        f"--train.batch-tokens {shape.tokens()} --threads {asked.threads} --device {asked.device} --precision bf16"
+    )
+    for line in lines:
         if main(line.split()):
             raise SystemExit(f"groundup {line} failed")
+
+
+def random_shards(project: Path, vocabulary: int) -> None:
+    """Writes token files of random letters, and a tokenizer that knows so many ids: pairs of bytes."""
+    from memory import make_project
+
+    from groundup.tokenizer.encode import Tokenizer
+
+    pairs = [(left, right) for left in range(256) for right in range(256)]
+    make_project(project, Tokenizer(pairs[: vocabulary - 257], ("<|endoftext|>",), "gpt2"))
 
 
 WORKERS: dict[str, Callable[[argparse.Namespace], Step]] = {
@@ -225,12 +277,13 @@ class Contestant:
             name,
             "--answers",
             writing,
-            "--text",
-            asked.text,
             "--folder",
             asked.folder,
+            "--threads",
+            asked.threads,
         ]
-        words += ["--threads", asked.threads]
+        words += ["--shape", asked.shape, "--device", asked.device]
+        words += ["--text", asked.text] if asked.text else []
         words += ["--nanogpt", asked.nanogpt] if asked.nanogpt else []
         environment = {**os.environ, "OMP_NUM_THREADS": str(asked.threads), "OMP_WAIT_POLICY": "passive"}
         self.log = open(asked.folder / f"{name}.log".replace(" ", "-"), "w")  # noqa: SIM115 for the worker's whole life
@@ -260,12 +313,10 @@ class Contestant:
         self.process.wait()
 
 
-def main() -> None:
-    """Starts all, lets them take turns, prints a line each and the claims, and writes the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--text", type=Path, required=True, help="tiny Shakespeare, as `groundup data get tinyshakespeare` leaves it"
-    )
+def options(description: str) -> argparse.ArgumentParser:
+    """Returns the options that this benchmark has on every device, and those that it calls its workers with."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, help="tiny Shakespeare, as `groundup data get tinyshakespeare` leaves it")
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
     parser.add_argument(
         "--litgpt", type=Path, help="the Python of a virtual environment with benchmarks/peers/litgpt.txt"
@@ -273,68 +324,95 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=4, help="of each turn")
-    parser.add_argument(
-        "--quick", action="store_true", help="transformers alone, two rounds, nothing compiled, nothing written"
-    )
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--answers", type=int, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.worker:
-        work(asked)
-        return
-    from machine import claim, save  # the worker in litgpt's environment has no groundup
+    parser.add_argument("--shape", choices=SHAPES, default="shakespeare", help=argparse.SUPPRESS)
+    parser.add_argument("--device", choices=SIDES, default="cpu", help=argparse.SUPPRESS)
+    return parser
 
-    names = ["groundup eager", "transformers GPT-2", "matmul"]
-    if not asked.quick:
-        names = [
-            "groundup",
-            "groundup without dropout",
-            "groundup Muon",
-            *names,
-            *(["nanoGPT", "nanoGPT patched"] if asked.nanogpt else []),
-            *(["litgpt"] if asked.litgpt else []),
-        ]
+
+def race(asked: argparse.Namespace, names: list[str]) -> tuple[dict[str, list[float]], float]:
+    """Returns the tokens per second of each, turn by turn, and the median rate of matrix products, FLOP/s; prints a line each."""
     asked.folder = Path(tempfile.mkdtemp())
     try:
-        contestants = [Contestant(name, asked) for name in names]
-        for _ in range(2 if asked.quick else asked.rounds):
+        contestants = [Contestant(name, asked) for name in [*names, "matmul"]]
+        for _ in range(asked.rounds):
             for one in contestants:
                 one.take(asked.steps)
         for one in contestants:
             one.end()
     finally:
         shutil.rmtree(asked.folder, ignore_errors=True)
-    rates = {one.name: [rate * B * T for rate in one.rates] for one in contestants}
-    peak = statistics.median(rates.pop("matmul")) / (B * T) * 20 * 2 * 1024**3
-    medians = {name: round(statistics.median(found)) for name, found in rates.items()}
-    from groundup.base.config import from_dict, load_toml
+    rates = {one.name: one.rates for one in contestants}
+    peak = statistics.median(rates.pop("matmul")) * PRODUCTS * 2 * SIDES[asked.device] ** 3
+    found = {name: [rate * SHAPES[asked.shape].tokens() for rate in turns] for name, turns in rates.items()}
+    for name, turns in found.items():
+        print(
+            f"{name:25} {statistics.median(turns):9,.0f} tokens/s (of {len(turns)}: {min(turns):,.0f} to {max(turns):,.0f})"
+        )
+    return found, peak
+
+
+def flops_per_token(shape: str) -> float:
+    """Returns what training on a token costs in our model of this shape."""
+    from groundup.base.config import parse
     from groundup.train.config import PretrainConfig
 
-    per_token = from_dict(PretrainConfig, load_toml(SHAPE)).model.flops_per_token()
-    for name, rate in medians.items():
-        print(
-            f"{name:20} {rate:7,} tokens/s (of {len(rates[name])}: {min(rates[name]):,.0f} to {max(rates[name]):,.0f})"
-        )
-    mine = "groundup eager" if asked.quick else "groundup"
-    print(f"bf16 matrix products: {peak / 1e9:,.0f} GFLOP/s; {mine} is at {medians[mine] * per_token / peak:.0%} of it")
-    peers = {name: float(rate) for name, rate in medians.items() if not name.startswith("groundup")}
-    rounds = len(rates[mine])
-    claims = [
-        claim("training tokens per second, 10.7M Shakespeare shape", float(medians[mine]), peers, "tokens/s", rounds)
-    ]
-    claims += [
-        claim(f"against {name}", float(medians[mine]), {name: rate}, "tokens/s", rounds) for name, rate in peers.items()
-    ]
-    if "litgpt" in peers:
-        alike = float(medians["groundup without dropout"])
-        claims.append(
+    return parse(PretrainConfig, SHAPES[shape].flags.split(), "", "").model.flops_per_token()
+
+
+def claims_of(about: str, rates: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Returns the claims of "groundup" against all peers, and against each."""
+    from machine import claim  # the worker in litgpt's environment has no groundup
+
+    medians = {name: float(round(statistics.median(turns))) for name, turns in rates.items()}
+    peers = {name: rate for name, rate in medians.items() if not name.startswith("groundup")}
+    ours, rounds = medians["groundup"], len(rates["groundup"])
+    found = [claim(f"training tokens per second, {about}", ours, peers, "tokens/s", rounds)]
+    found += [claim(f"against {name}", ours, {name: rate}, "tokens/s", rounds) for name, rate in peers.items()]
+    if "litgpt" in peers and "groundup without dropout" in medians:
+        alike = medians["groundup without dropout"]
+        found.append(
             claim("against litgpt, neither with dropout", alike, {"litgpt": peers["litgpt"]}, "tokens/s", rounds)
         )
+    return found
+
+
+def main() -> None:
+    """Lets all take turns, prints a line each and the claims, and writes the result."""
+    parser = options(__doc__ or "")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="ours and transformers alone, two rounds, nothing compiled, nothing written",
+    )
+    asked = parser.parse_args()
+    if not asked.text:
+        parser.error("--text FILE: tiny Shakespeare")
+    names = ["groundup eager", "transformers GPT-2"]
+    if asked.quick:
+        asked.rounds = 2
+    else:
+        names = ["groundup", "groundup without dropout", "groundup Muon", *names]
+        names += ["nanoGPT", "nanoGPT patched"] if asked.nanogpt else []
+        names += ["litgpt"] if asked.litgpt else []
+    rates, peak = race(asked, names)
+    share = statistics.median(rates[names[0]]) * flops_per_token(asked.shape) / peak
+    print(f"bf16 matrix products: {peak / 1e9:,.0f} GFLOP/s; {names[0]} is at {share:.0%} of it")
     if not asked.quick:
+        from machine import save
+
+        claims = claims_of("10.7M Shakespeare shape", rates)
         print(save("pretrain", {"threads": asked.threads, "tokens_per_s": rates, "bf16_matmul_flops": peak,
-                                "share_of_matmul_rate": medians[mine] * per_token / peak, "claims": claims}))  # fmt: skip
+                                "share_of_matmul_rate": share, "claims": claims}))  # fmt: skip
+
+
+def worker() -> None:
+    """Takes turns as the contestant that the caller named."""
+    parser = options("")
+    parser.add_argument("--worker")
+    parser.add_argument("--answers", type=int)
+    work(parser.parse_args())
 
 
 if __name__ == "__main__":
-    main()
+    worker() if "--worker" in sys.argv else main()

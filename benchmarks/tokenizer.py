@@ -42,6 +42,10 @@ MEASURE = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); used = resource.getrusage(resource.RUSAGE_CHILDREN);"
     "print(used.ru_maxrss >> 10, used.ru_utime + used.ru_stime)"  # MB at the peak, CPU-seconds
 )
+ENCODE = (
+    "import sys; from groundup.tokenizer.io import read_merges;"
+    "print(sum(len(ids) for ids in read_merges(sys.argv[1]).encode_files(sys.argv[2:], threads=1)), 'ids')"
+)
 SLOW = {"tiktoken": 8 << 20, "tokenizers": 4 << 20}  # bytes for those who remember nothing: their speed is even
 SIZE = 32_768
 
@@ -286,8 +290,22 @@ def part_hostile(args: argparse.Namespace, folder: Path, notes: dict[str, Any], 
     keep(args, notes)
 
 
-def part_memory(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) -> None:
+def measured(command: list[str], paths: list[Path]) -> dict[str, Any]:
+    """Returns what a command on some files took, and what it said."""
+    before = time.perf_counter()
+    whole = [sys.executable, "-c", MEASURE, *command, *map(str, paths)]
+    done = subprocess.run(whole, check=True, capture_output=True, text=True, cwd=ROOT)
+    *said, (peak, cpu) = *done.stdout.splitlines()[:-1], map(float, done.stdout.splitlines()[-1].split())
+    return {
+        "corpus_bytes": sum(file.stat().st_size for path in paths for file in ([path] if path.is_file() else path.iterdir())),
+        "wall_s": round(time.perf_counter() - before, 1), "cpu_s": round(cpu, 1), "peak_mb": int(peak),
+        "said": [line for line in said if "GiB" in line or line.endswith(" ids")],
+    }  # fmt: skip
+
+
+def part_memory(args: argparse.Namespace, folder: Path, notes: dict[str, Any], files: dict[str, str]) -> None:
     """A vocabulary from 1 GB of different text, within 4 GiB and within half a GiB; and from text that is all different words.
+    Then the same text encoded by `encode_files`, as thousands of files and as one.
 
     The text: benchmarks/corpora.py --megabytes 1024 --corpora english multilingual code documentation. One thread.
     """
@@ -298,25 +316,26 @@ def part_memory(args: argparse.Namespace, folder: Path, notes: dict[str, Any]) -
     if args.quick:
         real = real[1:2]
     with tempfile.TemporaryDirectory() as scratch:
-        unlike = (
-            Path(scratch) / "unlike.txt"
-        )  # the worst case: random words of eight letters, of which hardly two are equal
+        unlike = Path(scratch) / "unlike.txt"  # the worst case: random words, of which hardly two are equal
         letters = np.random.default_rng(0).integers(97, 113, ((20 if args.quick else 200) << 17, 9), np.uint8)
         letters[:, 8] = 10  # a line feed
         letters.tofile(unlike)
         for name, paths, bound in (("4", real, 4), ("0.5", real, 0.5), ("0.5, random words", [unlike, real[0]], 0.5)):
             command = [sys.executable, "-m", "groundup", "tokenizer", "train", f"{scratch}/{name}", "--threads", "1", "--memory-gb",
-                       str(bound), "--vocab-size", str(SIZE), "--input", *map(str, paths)]  # fmt: skip
-            before = time.perf_counter()
-            timed = subprocess.run(
-                [sys.executable, "-c", MEASURE, *command], check=True, capture_output=True, text=True, cwd=ROOT
-            )
-            said, (peak, cpu) = timed.stdout.splitlines(), map(float, timed.stdout.splitlines()[-1].split())
-            kept[f"--memory-gb {name}"] = {
-                "corpus_bytes": sum(path.stat().st_size for path in paths), "wall_s": round(time.perf_counter() - before, 1),
-                "cpu_s": round(cpu, 1), "peak_mb": int(peak), "said": [line for line in said if "GiB" in line],
-            }  # fmt: skip
+                       str(bound), "--vocab-size", str(SIZE), "--input"]  # fmt: skip
+            kept[f"--memory-gb {name}"] = measured(command, paths)
             print(name, kept[f"--memory-gb {name}"], flush=True)
+        one, many = Path(scratch) / "one.txt", Path(scratch) / "many"
+        many.mkdir()
+        with one.open("wb") as whole:
+            for path in real:
+                with path.open("rb") as stream:
+                    while piece := stream.read(1 << 18) + stream.readline():
+                        whole.write(piece)
+                        (many / f"{whole.tell():012}.txt").write_bytes(piece)
+        for path in (many, one):
+            kept[f"encode_files, {path.stem}"] = measured([sys.executable, "-c", ENCODE, files["merges"]], [path])
+            print(kept[f"encode_files, {path.stem}"], flush=True)
     keep(args, notes)
 
 
@@ -373,14 +392,9 @@ def main() -> None:
         if "train" in args.part:
             trainers = argparse.Namespace(**{**vars(args), "peers": [p for p in args.peers or () if p in TRAINERS]})
             part_train(trainers, args.folder, notes)
-        if "encode" in args.part:
-            part_encode(args, args.folder, notes, files)
-        if "decode" in args.part:
-            part_decode(args, args.folder, notes, files)
-        if "hostile" in args.part:
-            part_hostile(args, args.folder, notes, files)
-        if "memory" in args.part:
-            part_memory(args, args.folder, notes)
+        for part in (part_encode, part_decode, part_hostile, part_memory):
+            if part.__name__.removeprefix("part_") in args.part:
+                part(args, args.folder, notes, files)
         if "command" in args.part:
             part_command(args, args.folder, notes)
         notes = json.loads(kept.read_text())
