@@ -108,7 +108,7 @@ def jsonl(file: SourceFile, stream: BufferedReader, config: ReadConfig) -> Itera
         if record is None:
             shown = ", ".join(list(row)[:6]) if isinstance(row, dict) else type(row).__name__
             yield Problem(
-                file.label, "no_text", f"line {number} has none of the keys {', '.join(TEXT_KEYS)} (it has {shown})"
+                file.label, "no_text", f"line {number} has no text under {', '.join(TEXT_KEYS)} (its keys: {shown})"
             )
             if number == 1:
                 return

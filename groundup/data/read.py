@@ -27,6 +27,11 @@ def read_file(file: SourceFile, config: ReadConfig) -> Iterator[Record | Problem
     if not address(file.path) and is_bare(file.path):
         yield from _repository(file, config)
         return
+    if (
+        not address(file.path) and file.path.exists() and not file.path.is_file()
+    ):  # to open a pipe is to wait for its writer
+        yield Problem(file.label, "unreadable", "is a pipe, a socket or a device, not a file")
+        return
     try:
         stream = Stream(file.path, config.max_expansion)
     except DataError as error:

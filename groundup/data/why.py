@@ -115,10 +115,9 @@ def reasons(place: str, document: Document) -> list[str]:
         rule = meta["rule"]
         lines.append(f"dropped by the stage '{meta['stage']}', rule '{rule}'")
         if meta["value"] != "":
-            lines.append(
-                f"  measured {number(meta['value'])}"
-                + (f", threshold {number(meta['threshold'])}" if meta["threshold"] != "" else "")
-            )
+            shown, limit = number(meta["value"]), number(meta["threshold"])
+            shown = f"{meta['value']:.6g}" if shown == limit else shown  # 0.2004 isn't 0.2
+            lines.append(f"  measured {shown}" + (f", threshold {limit}" if limit else ""))
         if said := meaning(rule):
             lines.append(f"  ({said})")
         if meta["partner"]:

@@ -135,12 +135,14 @@ def test_among_good_files_all_of_them_are_named_and_the_rest_goes_on(
         (raw / name).write_bytes(data)
     (raw / "good.jsonl").write_text("".join(json.dumps({"text": prose(n + 100)}) + "\n" for n in range(30)))
     (raw / "gone.txt").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(raw / "pipe.txt")
     assert main(["data", "build", str(tmp_path / "p")]) == 0
     out = capfd.readouterr().out
     for name in bad:
         if name not in ("one.txt", "unknown.bin"):  # one document too short; one file of no kind that is read
             assert f"left out: {name}" in out
     assert "left out: gone.txt can't be opened" in out
+    assert "left out: pipe.txt is a pipe" in out  # and nobody waits for what it may say
     folder = tmp_path / "p" / "01-data" / "main"
     stats = json.loads((folder / "stats.json").read_text())
     assert {p["file"] for p in stats["problems"]} >= {"empty.txt", "cut.warc.gz", "gone.txt"}
