@@ -34,10 +34,8 @@ from run_tokenizers import checksum, clock, documents
 ROOT = Path(__file__).parent.parent
 WORKER = Path(__file__).parent / "peers" / "run_tokenizers.py"
 CORPORA = ("english", "multilingual", "code")
-TRAINERS, ENCODERS = (
-    ("gigatoken", "rustbpe", "bpeasy", "tokenizers"),
-    ("gigatoken", "fastokens", "tiktoken", "tokenizers"),
-)
+TRAINERS = ("gigatoken", "rustbpe", "bpeasy", "tokenizers")
+ENCODERS = ("gigatoken", "fastokens", "tiktoken", "tokenizers")
 MEASURE = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); used = resource.getrusage(resource.RUSAGE_CHILDREN);"
     "print(used.ru_maxrss >> 10, used.ru_utime + used.ru_stime)"  # MB at the peak, CPU-seconds
@@ -58,11 +56,8 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         from groundup.tokenizer.train import train, train_batches
 
         train(["compiled before the clock starts"], 257, "gpt2", specials=())
-        made, wall, cpu = clock(
-            lambda: train_batches(
-                read_batches(Path(job["corpus"])), SIZE, "gpt2", (), job["threads"], job.get("memory_gb")
-            )
-        )
+        corpus, threads = read_batches(Path(job["corpus"])), job["threads"]  # read when the clock runs
+        made, wall, cpu = clock(lambda: train_batches(corpus, SIZE, "gpt2", (), threads, job.get("memory_gb")))
         answer |= {"passes": [[wall, cpu]], "vocabulary": made.vocab_size}
     else:
         from groundup.tokenizer import encode
@@ -123,9 +118,7 @@ def vocabulary_files(folder: Path, data: Path) -> dict[str, str]:
     merges = data / "tokenizer" / "gpt2-vocab.bpe"
     tokenizer = read_merges(merges, specials=())
     usual = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    (folder / "gpt2.json").write_text(
-        json.dumps(to_huggingface(tokenizer) | {"pre_tokenizer": usual})
-    )  # as GPT-2's own
+    (folder / "gpt2.json").write_text(json.dumps(to_huggingface(tokenizer) | {"pre_tokenizer": usual}))
     rows = (base64.b64encode(tokenizer.token_bytes(i)) + f" {i}\n".encode() for i in range(tokenizer.vocab_size))
     (folder / "gpt2.tiktoken").write_bytes(b"".join(rows))
     return {"json": str(folder / "gpt2.json"), "ranks": str(folder / "gpt2.tiktoken"), "merges": str(merges)}

@@ -309,7 +309,8 @@ class Tokenizer:
     ) -> Iterator["np.ndarray"]:
         """Yields one int32 array of ids for each text of the files and folders, as `texts.read_batches` finds them.
 
-        Memory: a batch of texts and its ids, or one text's ids where that is more.
+        Memory: a few batches of 16 MB of text and their ids, and all ids of the text in hand, 4 bytes each. With GPT-2's
+        vocabulary and one thread, 1 GB in 4,200 files took 0.3 GiB, and as one file of 426M ids 2.2.
         """
         from groundup.tokenizer.count import threads_here
         from groundup.tokenizer.texts import batches, find_texts, read_batches, strings

@@ -63,12 +63,12 @@ class Engine:
                     texts = _texts(ready, edges, [future.result() for future in work])
                     begun.append(texts[0])
                     if len(texts) > 1 or not ready.joined:  # at its end, once: a text may come in thousands of batches
-                        texts[0], begun = np.concatenate(begun) if len(begun) > 1 else begun[0], []
+                        texts[0] = _joined(begun)
                         if ready.joined:
                             begun = [texts.pop()]
                         yield from texts
             if begun:
-                yield np.concatenate(begun)
+                yield _joined(begun)
 
     def encode(self, batch: Batch) -> list[np.ndarray]:
         """Returns the ids of each text of a batch."""
@@ -80,6 +80,19 @@ class Engine:
         return (
             list(self.stream(small, threads)) if threads > 1 else [ids for batch in small for ids in self.encode(batch)]
         )
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Returns the parts as one, and empties the list meanwhile: a text's ids are never there twice."""
+    if len(parts) == 1:
+        return parts.pop()
+    whole, at = np.empty(sum(map(len, parts)), np.int32), 0
+    parts.reverse()
+    while parts:
+        part = parts.pop()
+        whole[at : at + len(part)] = part
+        at += len(part)
+    return whole
 
 
 def _texts(batch: Batch, edges: np.ndarray, spans: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
