@@ -1,12 +1,16 @@
 """Which part of the documents is trained on, and how often: held-out split by hash, weights or a temperature by source."""
 
+import difflib
 from collections.abc import Mapping
 
 import xxhash
 
+from groundup.base.log import say
 from groundup.data.config import BuildConfig
 
 __all__ = ["copies", "epochs", "unit_hash"]
+
+SHOWN = 8  # sources
 
 
 def unit_hash(text: str, seed: str = "") -> float:
@@ -27,6 +31,12 @@ def epochs(sizes: Mapping[str, int], config: BuildConfig) -> dict[str, float]:
     bytes^(1/T): 1 leaves them as they are, a high one makes all sources equal. What the bound holds back goes to nobody.
     """
     given = config.weights()
+    for source in sorted(given.keys() - sizes.keys()):
+        known = (
+            difflib.get_close_matches(source, list(sizes), 1, 0.6)
+            or sorted(sizes, key=lambda name: -sizes[name])[:SHOWN]
+        )
+        say(f"mix: no document of a source '{source}' is left, but of {', '.join(known)}")
     others = {source: size for source, size in sizes.items() if source not in given and size}
     powers = {source: size ** (1 / config.mix_temperature) for source, size in others.items()}
     whole = {s: sum(others.values()) * powers[s] / sum(powers.values()) / others[s] for s in others}

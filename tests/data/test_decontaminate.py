@@ -60,7 +60,7 @@ def test_from_thirteen_words_on() -> None:
     assert once.check(around.format(" ".join(asked))) is not None
 
 
-def test_temperature_and_weights() -> None:
+def test_temperature_and_weights(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = {"web": 9_000, "wiki": 1_000}
     assert epochs(sizes, BuildConfig()) == {"web": 1.0, "wiki": 1.0}
     hot = epochs(sizes, BuildConfig(mix_temperature=2.0))
@@ -70,6 +70,11 @@ def test_temperature_and_weights() -> None:
     assert sum(sizes[s] * hot[s] for s in sizes) == pytest.approx(10_000)
     assert epochs(sizes, BuildConfig(mix_temperature=1e5, max_epochs=4.0))["wiki"] == 4.0  # 5 times would be too often
     assert epochs(sizes, BuildConfig(mix=("wiki=3",), mix_temperature=2.0)) == {"web": 1.0, "wiki": 3.0}
+    assert not capsys.readouterr().out
+    assert epochs(sizes, BuildConfig(mix=("wikki=3", "books=2")))["web"] == 1.0
+    assert capsys.readouterr().out == (
+        "mix: no document of a source 'books' is left, but of web, wiki\nmix: no document of a source 'wikki' is left, but of wiki\n"
+    )
     with pytest.raises(ConfigError, match="max_epochs"):
         BuildConfig(mix=("wiki=5",), max_epochs=4.0).validate()
     with pytest.raises(ConfigError, match="mix_temperature"):
