@@ -4,7 +4,6 @@ the results.
 """
 
 import shutil
-from collections import Counter
 from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,18 +125,17 @@ def _judge(run_map: Map, extracted: list[Path], parts: Path, config: BuildConfig
     return targets
 
 
-def _explain_nothing(config: BuildConfig, judged: list[Path]) -> None:
+def _explain_nothing(config: BuildConfig, judged: list[Path], sums: Settled) -> None:
     """Raises: DataError that says why none of the documents is left."""
-    drops = [Drop(*(d.meta[key] for key in Drop._fields)) for path in judged
-             for d in read_documents(path.with_name(f"dropped-{path.name}"))]  # fmt: skip
-    reasons = Counter((drop.stage, drop.rule) for drop in drops)
-    (stage, rule), count = reasons.most_common(1)[0]
+    (stage, rule), (count, _, _) = max(sums.funnel.items(), key=lambda item: item[1][0])
+    drops = (Drop(*(d.meta[key] for key in Drop._fields)) for path in judged
+             for d in read_documents(path.with_name(f"dropped-{path.name}")))  # fmt: skip
     drop = next(d for d in drops if (d.stage, d.rule) == (stage, rule))
     value = drop.value if isinstance(drop.value, str) else f"{drop.value:.3g}"
     measured = f" ({value}, threshold {drop.threshold})" if drop.threshold != "" else ""
     where = ", ".join(address(path) or str(path) for path in config.inputs)
     key = " (--language.wanted)" if stage == "language" else ""
-    raise DataError(f"{where}: of {len(drops)} documents none is left; {count} fell to the rule {rule}{measured}; "
+    raise DataError(f"{where}: of {sums.counts['dropped']} documents none is left; {count} fell to the rule {rule}{measured}; "
                     f"give more text, change that threshold{key} or use --filters none")  # fmt: skip
 
 
@@ -150,7 +148,7 @@ def _write(run: Run, run_map: Map, config: BuildConfig, judged: list[Path], asid
             sums.add(part)
             bar.advance(1)
     if not sums.counts["documents"]:
-        _explain_nothing(config, judged)
+        _explain_nothing(config, judged, sums)
     for _ in run_map(
         _join,
         [(place, judged, run.path / f"{place}.parquet") for place in ("dropped", "documents", "heldout", "features")],

@@ -81,21 +81,21 @@ def _begin(prepared: str, environment: Mapping[str, str]) -> None:
     initialise(*arguments)
 
 
-def _context() -> BaseContext:
+def get_ready() -> BaseContext:
+    """Returns how workers are started. What they are forked off begins its imports, in another process; this one needn't wait for it."""
     if not FORKS:
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver, resource_tracker
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
+    resource_tracker.ensure_running()  # else it is started on the way, and lets signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is the parent's to handle
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
-
-
-def get_ready() -> None:
-    """Begins, in another process, the imports of workers that are wanted soon; returns at once."""
-    if FORKS:
-        from multiprocessing.forkserver import ensure_running
-
-        _context()
-        ensure_running()
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Pool:
         self._executor = self._processes()
 
     def _processes(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.processes, _context(), _begin, (self._prepared, dict(os.environ)))
+        return ProcessPoolExecutor(self.processes, get_ready(), _begin, (self._prepared, dict(os.environ)))
 
     def close(self) -> None:
         """Ends the workers; what hasn't begun isn't done."""

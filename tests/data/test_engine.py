@@ -12,6 +12,7 @@ import pytest
 
 from groundup.base.errors import StorageError
 from groundup.data.engine import batches, processes_for, workers
+from groundup.data.pool import FORKS
 
 _offset = [0]
 
@@ -89,6 +90,18 @@ def test_a_task_that_kills_every_worker_is_named_and_the_rest_is_done(tmp_path: 
     ):
         list(run(die_of_it, ((tmp_path / name,) for name in names)))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({*names} - {"poison"})
+
+
+def environment(name: str) -> tuple[str, bool]:
+    return os.environ.get(name, ""), "groundup.data.passes" in sys.modules
+
+
+def test_workers_have_what_they_need_and_what_was_set_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("before", "since"):
+        monkeypatch.setenv("GROUNDUP_TEST", value)
+        with workers(2, prepare, (0,)) as run:
+            found = set(run(environment, ["GROUNDUP_TEST"] * 4))
+        assert found == {(value, FORKS)}
 
 
 def fill(number: int) -> None:
