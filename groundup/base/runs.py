@@ -104,7 +104,9 @@ class Run:
 def open_run(project: Path | str, stage: str, name: str = "main") -> Run:
     """Returns the handle of a stage's run in a project folder; creates nothing. Raises: ConfigError for an address in its place."""
     if url := address(project):
-        raise ConfigError(f"{url}: a project lies in a folder, for its files are renamed into place; mount the bucket and name that folder")
+        raise ConfigError(
+            f"{url}: a project lies in a folder, for its files are renamed into place; mount the bucket and name that folder"
+        )
     if not NAME.fullmatch(name):
         raise GroundupError(
             f"--name {name!r}: letters, digits, '.', '_' and '-' only, beginning with a letter or digit"
