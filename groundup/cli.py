@@ -41,6 +41,7 @@ VERBS = {
     "tokenizer compare": Verb("tokenizer.config:CompareConfig", "tokenizer.compare:main", "two vocabularies on the same text"),
     "tokenizer convert": Verb("tokenizer.config:ConvertConfig", "tokenizer.io:convert", "a vocabulary in the form of another program"),
     "shards": Verb("shards.config:ShardsConfig", "shards.write:main", "encode the documents into token files"),
+    "shards verify": Verb("shards.config:VerifyConfig", "shards.verify:main", "are the token files whole, every byte as it was written?"),
     "plan": Verb("plan.config:PlanConfig", "plan.budget:main", "how large a model, how many tokens, how long"),
     "model show": Verb("plan.config:ShowConfig", "plan.show:main", "a model's layers, parameters, operations and memory; its block drawn"),
     "pretrain": Verb("train.config:PretrainConfig", "train.pretrain:main", "train the base model"),

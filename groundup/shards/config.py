@@ -8,7 +8,7 @@ from tyro.conf import Positional
 from groundup.base.errors import ConfigError
 from groundup.base.runs import open_run
 
-__all__ = ["ShardsConfig"]
+__all__ = ["ShardsConfig", "VerifyConfig"]
 
 
 @dataclass(frozen=True)
@@ -41,3 +41,29 @@ class ShardsConfig:
         return [f"read {path}" for path in self.inputs().values()] + [
             f"write {folder / split}/" for split in ("train", "heldout")
         ]
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """Reads every byte of a project's token files."""
+
+    project: Positional[Path] = Path(
+        "my-llm"
+    )  # the project folder, a folder of token files (index.json), or nanoGPT's train.bin
+    name: str = "main"  # the run's name
+
+    @property
+    def places(self) -> list[Path]:
+        """What is verified: the folder or file itself, or the project's."""
+        if self.project.suffix == ".bin" or (self.project / "index.json").exists():
+            return [self.project]
+        folder = open_run(self.project, "shards", self.name).path
+        return [folder / split for split in ("train", "heldout")]
+
+    def validate(self) -> None:
+        """Raises: GroundupError for a run's name that can't be one."""
+        open_run(self.project, "shards", self.name)
+
+    def describe(self) -> list[str]:
+        """Returns the lines of --dry-run."""
+        return [f"read {path}" for path in self.places]

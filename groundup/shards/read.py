@@ -10,6 +10,8 @@ from groundup.base.files import os_error, read_json, sha256
 
 __all__ = ["Shards", "permutation"]
 
+GPT2_EOT, GPT2_VOCAB = 50_256, 50_257  # <|endoftext|> closes a document in nanoGPT's files
+BLOCK = 1 << 24  # tokens looked at together
 KEYS = {"dtype": str, "tokenizer": str, "vocab_size": int, "tokens": int, "bytes": int, "documents": int, "files": list}
 
 
@@ -18,11 +20,16 @@ class Shards:
 
     `tokens` counts the tokens, `bytes` the UTF-8 bytes of the text they came from (for bits per byte), `tokenizer` is
     the fingerprint of the tokenizer that made them. With `verify` every file is hashed first.
+    A nanoGPT file (train.bin: GPT-2's ids, two bytes each) opens in the same way; its `bytes` and `documents` are 0: nothing tells them.
     Raises: DataError naming the file that is missing, foreign, truncated or (with `verify`) altered.
     """
 
     def __init__(self, folder: Path | str, verify: bool = False) -> None:
         self.folder = Path(folder)
+        self._starts: np.ndarray | None = None
+        if self.folder.suffix == ".bin":
+            self._open_bin(self.folder)
+            return
         path = self.folder / "index.json"
         if not path.exists():
             raise DataError(f"{self.folder}: no token files in it (no index.json); make them with `groundup shards`")
@@ -43,7 +50,34 @@ class Shards:
             raise DataError(
                 f"{path}: says {self.tokens} tokens, its files hold {held}; make them anew with `groundup shards`"
             )
-        self._starts: np.ndarray | None = None
+        if verify and index.get("starts_sha256") not in (None, sha256(self._path_of_starts())):
+            raise DataError(
+                f"{self._path_of_starts()}: altered since it was written; make the token files anew with `groundup shards`"
+            )
+
+    def _path_of_starts(self) -> Path:
+        """Returns the file with the documents' beginnings. Raises: DataError where it isn't there."""
+        path = self.folder / "doc_starts.npy"
+        if not path.exists():
+            raise DataError(f"{path}: missing or damaged; make the token files anew with `groundup shards`")
+        return path
+
+    def _open_bin(self, path: Path) -> None:
+        """Takes a nanoGPT file for the token files. Source: github.com/karpathy/nanoGPT, data/openwebtext/prepare.py."""
+        size = path.stat().st_size if path.is_file() else 0
+        if not size or size % 2:
+            raise DataError(f"{path}: {'not tokens of two bytes each' if size else 'no such file, or nothing in it'}")
+        self.dtype, self.tokens, self.vocab_size = np.dtype(np.uint16), size // 2, GPT2_VOCAB
+        self.bytes, self.documents, self.tokenizer = 0, 0, ""
+        self.folder, self._entries = path.parent, [{"name": path.name}]
+        self._files, self._ends = [np.memmap(path, np.uint16, "r")], np.array([self.tokens])
+
+    def _starts_of_bin(self) -> np.ndarray:
+        """Returns where the documents of a nanoGPT file begin: at 0, and behind each <|endoftext|> but a last one."""
+        tokens = self._files[0]
+        found = [np.flatnonzero(tokens[at : at + BLOCK] == GPT2_EOT) + at + 1 for at in range(0, self.tokens, BLOCK)]
+        starts = np.concatenate([np.zeros(1, np.int64), *found])
+        return starts[starts < self.tokens]
 
     def _map(self, file: dict[str, Any], verify: bool) -> np.ndarray:
         path = self.folder / file["name"]
@@ -76,8 +110,10 @@ class Shards:
     @property
     def doc_starts(self) -> np.ndarray:
         """Where each document begins, ascending, int64."""
-        if self._starts is None:
-            path = self.folder / "doc_starts.npy"
+        if self._starts is None and self._entries and self._entries[0]["name"].endswith(".bin"):
+            self._starts = self._starts_of_bin()
+        elif self._starts is None:
+            path = self._path_of_starts()
             try:
                 self._starts = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:

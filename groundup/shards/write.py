@@ -91,10 +91,12 @@ def write_arrays(
             if bar:
                 bar.advance(1, f"{quantity(tokens)} tokens")
         writer.flush()
-        np.save(temporary / "doc_starts.npy", np.array(starts, np.int64))
+        path = temporary / "doc_starts.npy"
+        np.save(path, np.array(starts, np.int64))
         index = {
             "dtype": dtype.name, "tokenizer": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size,
             "eot": tokenizer.eot, "tokens": tokens, "bytes": size, "documents": len(starts), "files": writer.files,
+            "starts_sha256": sha256(path),
         }  # fmt: skip
         write_json(temporary / "index.json", index)
     return index
