@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
-from machine import claim, save
+from machine import claim, save, touch_memory
 from run_tokenizers import checksum, clock, documents
 
 ROOT = Path(__file__).parent.parent
@@ -66,12 +66,13 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         texts = documents(job["corpus"], job["bytes"])
         tokenizer = read_merges(job["merges"])
         tokenizer._asked = encode.WORTH_COMPILING
-        read_merges(job["merges"])._engine.encode(_small())  # compiled before the clock starts
+        read_merges(job["merges"])._engine.encode_texts(["a few words"])  # compiled before the clock starts
         assert tokenizer._engine  # the vocabulary's tables: the peers, too, have read theirs
         passes = []
         if job["do"] == "encode":
             for _ in range(job["passes"]):
-                found, wall, cpu = clock(lambda: tokenizer.encode_batch(texts, job["threads"]))
+                texts = documents(job["corpus"], job["bytes"])  # new strings: see the peers' side
+                found, wall, cpu = clock(lambda: tokenizer.encode_batch(texts, job["threads"]))  # noqa: B023
                 passes.append([wall, cpu])
             answer["tokens"], answer["crc"] = checksum(found)
         else:
@@ -88,12 +89,6 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         answer |= {"passes": passes, "bytes": sum(len(text.encode()) for text in texts)}
     answer["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     return answer
-
-
-def _small() -> Any:
-    from groundup.tokenizer.texts import pack
-
-    return pack(["a few words"])
 
 
 def ask(job: dict[str, Any], peer: str) -> dict[str, Any]:
@@ -172,6 +167,7 @@ def part_encode(args: argparse.Namespace, folder: Path, notes: dict[str, Any], f
     for corpus in args.corpora:
         for threads in args.threads:
             names = args.peers or list(ENCODERS)
+            touch_memory()
             turns: dict[str, list] = {name: [] for name in ("ours", *names)}
             for turn in range(args.turns):
                 for name, found in turns.items():
@@ -261,7 +257,7 @@ def part_hostile(args: argparse.Namespace, folder: Path, notes: dict[str, Any], 
     from groundup.tokenizer.texts import pack
 
     tokenizer = read_merges(files["merges"])
-    tokenizer._engine.encode(_small())
+    tokenizer._engine.encode_texts(["a few words"])
     texts = {
         "one letter": "a" * 300_000, "one emoji, joined": "🙂\u200d" * 42_857, "spaces": " " * 300_000, "line feeds": "\n" * 300_000,
         "one random word": "".join(random.Random(0).choices("abcdefgh", k=300_000)),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -105,13 +105,13 @@ def compile_c(compiler: str | None, options: Sequence[str], made: Path) -> Path:
     return made
 
 
-def roomy(size: int, kind: type) -> np.ndarray:
-    """Returns an array of zeros that begins where a large page of memory may.
+def roomy(size: int, kind: type, make: Callable[..., np.ndarray] = np.zeros) -> np.ndarray:
+    """Returns an array, of zeros unless another way to `make` it is given, that begins where a large page of memory may.
 
     NumPy asks for large pages from 4 MB on: without them a processor spends more on finding the table's pages than on the table.
     """
     extra = PAGE // np.dtype(kind).itemsize if size * np.dtype(kind).itemsize > PAGE // 4 else 8
-    raw: np.ndarray = np.zeros(size + extra, kind)
+    raw = make(size + extra, kind)
     skip = -raw.ctypes.data % (raw.itemsize * extra) // raw.itemsize
     return raw[skip : skip + size]
 
@@ -178,7 +178,7 @@ class NativeBench:
 
     def _new_out(self, size: int) -> None:
         """Begins a page for ids. Those before belong to whoever has them: fresh memory costs as much as encoding, but in large pages."""
-        self.page, self.used = roomy(size + 16, np.int32), 0
+        self.page, self.used = roomy(size + 16, np.int32, np.empty), 0
 
     def _place_out(self) -> None:
         """Lets words.c write behind what the page holds."""
