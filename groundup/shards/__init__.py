@@ -4,12 +4,14 @@ from groundup.shards import TokenDataset, write_texts
 
 write_texts(["any", "texts"], tokenizer, "tokens")       # no project folder needed
 TokenDataset("tokens", context=256).batch(0, 8)          # imports torch, which nothing else here does
+TokenStream(TokenDataset("tokens", context=256), batch_size=8)   # the same batches, for a DataLoader with workers
 """
 
 import importlib
 from typing import Any
 
-HOME = {"Batch": "dataset", "Shards": "read", "TokenDataset": "dataset", "permutation": "read", "write_texts": "write"}
+HOME = {"Batch": "dataset", "Shards": "read", "TokenDataset": "dataset", "TokenStream": "dataset",
+        "permutation": "read", "write_texts": "write"}  # fmt: skip
 
 __all__ = sorted(HOME)
 

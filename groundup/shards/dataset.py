@@ -1,15 +1,18 @@
 """Token files as batches for training: the same global batches whatever the number of devices. Imports torch."""
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from groundup.base.errors import DataError
 from groundup.shards.read import Shards, permutation
 
-__all__ = ["Batch", "Replayed", "TokenDataset"]
+__all__ = ["Batch", "Replayed", "TokenDataset", "TokenStream"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,13 @@ class Batch:
         """Returns the batch on another device."""
         positions = None if self.positions is None else self.positions.to(device, non_blocking=True)
         return Batch(self.tokens.to(device, non_blocking=True), self.targets.to(device, non_blocking=True), positions)
+
+
+def _share(size: int, rank: int, world: int) -> int:
+    """Returns how many samples of a global batch are a rank's. Raises: ValueError if `world` doesn't divide `size`."""
+    if size < 1 or size % world or not 0 <= rank < world:
+        raise ValueError(f"a batch of {size} samples can't be shared among {world} ranks (this is rank {rank})")
+    return size // world
 
 
 class TokenDataset(torch.utils.data.Dataset):
@@ -92,14 +102,49 @@ class TokenDataset(torch.utils.data.Dataset):
         a run can be resumed with another number of devices, and a batch may straddle two epochs.
         Raises: ValueError if `world` doesn't divide `size`.
         """
-        if size % world or not 0 <= rank < world:
-            raise ValueError(f"a batch of {size} samples can't be shared among {world} ranks (this is rank {rank})")
-        share = size // world
+        share = _share(size, rank, world)
         drawn = [self.sample(n) for n in range(first_sample + rank * share, first_sample + (rank + 1) * share)]
         rows = torch.from_numpy(np.stack([tokens for tokens, _ in drawn]))  # (B, T + 1)
         kept_apart = [positions for _, positions in drawn if positions is not None]
         positions = torch.from_numpy(np.stack(kept_apart)) if kept_apart else None
         return Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous(), positions)
+
+
+class TokenStream(torch.utils.data.IterableDataset):
+    """The global batches of `data` one after another, epoch after epoch without end; of each, this rank's share, a Batch.
+
+    A DataLoader(stream, batch_size=None, num_workers=W) gives the same batches in the same order for any W: worker w makes every
+    W-th batch from the w-th on, and the loader asks them in turn. Rank and world are torch.distributed's where it is initialised and
+    none are given. `batch_size` counts the samples of all ranks. Raises: ValueError if `world` doesn't divide it.
+    """
+
+    def __init__(self, data: TokenDataset, batch_size: int, rank: int | None = None, world: int | None = None) -> None:
+        together = dist.is_available() and dist.is_initialized()
+        self.data, self.batch_size = data, batch_size
+        self.rank = (dist.get_rank() if together else 0) if rank is None else rank
+        self.world = (dist.get_world_size() if together else 1) if world is None else world
+        _share(batch_size, self.rank, self.world)
+        self._first = self._served = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = torch.utils.data.get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        for first in itertools.count(self._first, workers * self.batch_size):
+            batch = self.data.batch(first + number * self.batch_size, self.batch_size, self.rank, self.world)
+            self._served = first + workers * self.batch_size
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns {"samples": how many the ranks were served together}: in a worker, when all workers are as far as this one.
+
+        So it is the same number for any world size. torchdata's StatefulDataLoader asks each worker for it; behind a plain DataLoader with
+        workers it doesn't move here, but it is steps x batch_size.
+        """
+        return {"samples": self._served}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Lets every iteration from now on begin behind so many samples."""
+        self._first = self._served = state["samples"]
 
 
 class Replayed(TokenDataset):

@@ -99,6 +99,10 @@ class Shards:
             )
         return array
 
+    def __reduce__(self) -> tuple[type["Shards"], tuple[Path]]:
+        """Pickled, it is its place, and opens the files again: a process that a DataLoader starts gets no copy of the tokens."""
+        return Shards, (self.folder,)
+
     def stamp(self) -> list[tuple[int, int, int]]:
         """Returns what tells whether the files on disk are still those that were opened: of each its number, size and time."""
         try:
