@@ -176,9 +176,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         if said := introduction(argv):
-            print(said, flush=True)
+            print(said)
         else:
             run(argv)
+        sys.stdout.flush()  # a pipe that closed is noticed here, not when Python has ended
         return 0
     except GroundupError as error:
         message = str(error)

@@ -201,14 +201,13 @@ class _Shelf:
     """The texts of all parts, mapped: only what is compared is read."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-        self.first = [int(docs[0]) if len(docs := np.load(p.with_suffix(".npz"))["docs"]) else -1 for p in paths]
-        self.order = [k for k, first in enumerate(self.first) if first >= 0]
+        held = [(int(docs[0]), path) for path in paths if len(docs := np.load(path.with_suffix(".npz"))["docs"])]
+        self.paths, self.first = [path for _, path in held], np.array([first for first, _ in held])
         self.open: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def text(self, doc: int) -> np.ndarray:
         """Returns the bytes of a document."""
-        part = self.order[int(np.searchsorted([self.first[k] for k in self.order], doc, side="right")) - 1]
+        part = int(np.searchsorted(self.first, doc, side="right")) - 1
         if part not in self.open:
             table = np.load(self.paths[part].with_suffix(".npz"))
             self.open[part] = (

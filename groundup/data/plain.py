@@ -1,6 +1,7 @@
 """The data stage in its obvious form, on a list of strings: rules that turn a text away, duplicates, contamination.
 
-The whole pipeline is `curate`. Each rule returns None, or (name, what was measured, threshold).
+The whole pipeline is `curate`. Each rule returns None, or (name, what was measured, threshold). Beside it stand
+`without_repeated_lines` and `without_repeated_stretches`, which shorten texts that stay, where that is asked for.
 """
 
 import re
@@ -12,7 +13,7 @@ import regex
 import xxhash
 
 __all__ = ["contaminated", "curate", "exact_duplicates", "false_arithmetic", "gopher", "near_duplicates", "repetition", "shingles",
-           "signature", "tokens", "web", "words"]  # fmt: skip
+           "signature", "tokens", "web", "without_repeated_lines", "without_repeated_stretches", "words"]  # fmt: skip
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
 MARKS = "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
@@ -109,7 +110,11 @@ def repeated_chars(found: list[str], n: int) -> int:
 def repeated(parts: list[str], text: str) -> tuple[float, float]:
     """Returns the share of the parts that occurred before, and of the text's characters in those."""
     seen: set[str] = set()
-    again = [part for part in parts if part in seen or seen.add(part)]  # type: ignore[func-returns-value]
+    again = []
+    for part in parts:
+        if part in seen:
+            again.append(part)
+        seen.add(part)
     return len(again) / len(parts), sum(map(len, again)) / len(text)
 
 
@@ -178,14 +183,11 @@ def false_arithmetic(text: str) -> Broken | None:
         r"(?![\w^]|[.,:]\d|\s*[+*×/−=-]\s*\d|\s+(?:plus|minus|times|more|less)\b)"
     )
     true = []
+    signs = {"plus": "+", "minus": "-", "times": "*", "×": "*", "−": "-"}
     for left, right in re.findall(claim, text, re.IGNORECASE):
         sign, result = (-1, right[1:]) if right[0] == "-" else (1, right)
-        sums = re.sub(
-            r"\w+", lambda m: {"plus": "+", "minus": "-", "times": "*"}.get(m[0].lower()) or str(value(m[0])), left
-        )
-        true.append(
-            eval(sums.replace("×", "*").replace("−", "-")) == sign * value(result)
-        )  # only digits and + - * are left
+        sums = re.sub(r"\w+|[×−]", lambda m: signs.get(m[0].lower()) or str(value(m[0])), left)
+        true.append(eval(sums) == sign * value(result))  # only digits and + - * are left
     for first, gain, second, result in re.findall(story, text, re.IGNORECASE):
         true.append(value(first) + (value(second) if gain else -value(second)) == value(result))
     share = true.count(False) / max(len(true), 1)
@@ -221,7 +223,7 @@ def near_duplicates(texts: list[str], least: float = 0.7) -> dict[int, int]:
     """Returns {index of a text: index of the longest text (in words, of several the first) of its group of near duplicates}.
 
     Texts that share a band fall into one bucket; there each is compared with the bucket's first and with the one before it, and
-    pairs whose signatures agree in at least `least` are linked. A group is what links connect.
+    pairs whose signatures agree in at least `least` are linked. A group is what links connect. Source: Indyk & Motwani 1998.
     """
     signatures = [signature(text) for text in texts]
     group = list(range(len(texts)))
@@ -243,7 +245,10 @@ def near_duplicates(texts: list[str], least: float = 0.7) -> dict[int, int]:
 
 
 def contaminated(text: str, problems: list[str], n: int = 13) -> bool:
-    """Returns whether the text shares a run of n words with a problem (all of a shorter one; under 5 words says nothing)."""
+    """Returns whether the text shares a run of n words with a problem (all of a shorter one; under 5 words says nothing).
+
+    Source: Brown et al. 2020, appendix C.
+    """
     found = f" {' '.join(words(text))} "
     for problem in problems:
         asked = words(problem)
@@ -268,13 +273,22 @@ def curate(texts: list[str], problems: list[str], page: bool = False) -> list[st
 
 def without_repeated_lines(texts: list[str], least: int) -> list[list[str]]:
     """Returns, for each text, its lines without those of at least `least` bytes that stand before, in it or in a text before."""
-    seen: set[str] = set()
-    return [[line for line in text.split("\n") if len(line.encode()) < least or not (line in seen or seen.add(line))]  # type: ignore[func-returns-value]
-            for text in texts]  # fmt: skip
+    seen, out = set(), []
+    for text in texts:
+        kept = []
+        for line in text.split("\n"):
+            if len(line.encode()) < least or line not in seen:
+                kept.append(line)
+            seen.add(line)
+        out.append(kept)
+    return out
 
 
 def without_repeated_stretches(texts: list[bytes], least: int) -> list[bytes]:
-    """Returns each text without the bytes that lie in a stretch of `least` bytes that occurs before, in it or in a text before."""
+    """Returns each text without the bytes that lie in a stretch of `least` bytes that occurs before, in it or in a text before.
+
+    What a suffix array finds. Source: Lee et al. 2022, section 4.1.
+    """
     seen, out = set(), []
     for text in texts:
         repeated: set[int] = set()

@@ -133,6 +133,10 @@ def reasons(place: str, document: Document) -> list[str]:
     ]
     if changes:
         lines.append(f"  {', '.join(changes)}")
+    if "cut_share" in meta:
+        share, place = meta["cut_share"], meta["cut_kept_in"]
+        place = "this very document" if place == document.id else place
+        lines.append(f"  {share:.1%} of it was cut out, for it stands elsewhere, the first such stretch in {place}")
     return lines
 
 

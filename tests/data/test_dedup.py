@@ -17,6 +17,7 @@ from groundup.data.dedup import DROP, components, rank
 from groundup.data.engine import workers
 from groundup.data.overlap import cut, find_stretches, find_units
 from groundup.data.shuffle import RECORD, gather, partitions_for, scatter
+from groundup.data.why import reasons
 from tests.data.parts import WORDS, nothing, parts_of
 
 OFF = RepetitionConfig(enabled=False)
@@ -124,6 +125,7 @@ def test_addresses_lines_and_stretches_in_a_build(tmp_path: Path) -> None:
         assert data[3]["text"].split("\n\n")[2] not in changed.text
         assert changed.meta["cut_kept_in"] == "a.jsonl:d50"
         assert 0 < changed.meta["cut_share"] < 0.3
+        assert "cut out, for it stands elsewhere, the first such stretch in a.jsonl:d50" in reasons("kept", changed)[-1]
     with pytest.raises(ConfigError, match=r"dedup\.substring_chars: 5 is too short"):
         replace(config, dedup=DedupConfig(substring_chars=5)).validate()
 

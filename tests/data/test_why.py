@@ -1,8 +1,14 @@
 """Reasons to look at: samples in a pager, the page of sums, thresholds tried on what was measured."""
 
+import contextlib
 import json
+import os
+import pty
 import random
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +104,35 @@ def test_peek_uses_a_pager_on_a_terminal(judged: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("pydoc.pager", pages.append)
     peek.main(PeekConfig(judged, n=1))
     assert "kept for training" in pages[0]
+
+
+def test_a_key_ends_the_pager(judged: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-m", "groundup", "data", "peek", str(judged), "--n", "8"]
+    env = os.environ | {"TERM": "xterm", "LINES": "10", "PAGER": shutil.which("less") or "more"}
+    with subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as running:
+        os.close(theirs)
+        shown = b""
+        while b"1 of " not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, b" q")
+        with contextlib.suppress(OSError):  # what Linux says of a terminal that nobody has open any more
+            while more := os.read(ours, 4096):
+                shown += more
+    os.close(ours)
+    assert running.returncode == 0
+    assert b"Traceback" not in shown
+
+
+@pytest.mark.parametrize("n", ["1", "200"])
+def test_a_pipe_that_closes_ends_it_in_silence(judged: Path, n: str) -> None:
+    words = [sys.executable, "-m", "groundup", "data", "peek", str(judged), "--n", n]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        said = running.stderr.read()
+    assert (running.returncode, said) == (0, b"")
 
 
 def test_a_sample_does_not_depend_on_the_order() -> None:
