@@ -13,7 +13,7 @@ from groundup.base.log import progress, quantity, say
 from groundup.data.config import GetConfig
 from groundup.data.decode import Stream
 from groundup.data.fetch import Manners, NotFound, download
-from groundup.data.warc import warc_records
+from groundup.data.warc import Lost, warc_records
 
 __all__ = ["choose", "get", "paths", "wrong"]
 
@@ -107,9 +107,9 @@ def wrong(path: Path) -> str:
 
 def _records(stream: Stream) -> Iterator[str]:
     """Yields "" for each sound record, and what is wrong with the first that isn't."""
-    for number, record in enumerate(warc_records(stream, http=False)):
-        if isinstance(record, str):
-            yield record if number else "isn't a WARC file"
+    for number, record in enumerate(warc_records(stream, check=True)):
+        if isinstance(record, Lost):
+            yield record.message if number else "isn't a WARC file"
             continue
         address = record.headers.get("WARC-Target-URI") or record.record_id
         sound = "WARC-Block-Digest" not in record.headers or record.verify_block_digest()

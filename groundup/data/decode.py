@@ -2,7 +2,6 @@
 
 import bz2
 import codecs
-import gzip
 import io
 import re
 import zlib
@@ -14,10 +13,11 @@ import zstandard
 
 from groundup.base.files import ZstdReader
 from groundup.base.remote import open_bytes
+from groundup.data.members import Members
 
 __all__ = ["NotText", "Stream", "decode", "looks_binary"]
 
-DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, OSError, ValueError)
+DAMAGED = (EOFError, zlib.error, zstandard.ZstdError, OSError, ValueError)
 FREE_BYTES = 64 << 20  # expansion below this is never called a bomb
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
@@ -81,21 +81,23 @@ class Stream(io.RawIOBase):
     """A file, decompressed by its first bytes. Where it is damaged it ends, and says so in `damage`; a bomb is damage too."""
 
     def __init__(self, path: Path, max_expansion: int) -> None:
-        self._file = open_bytes(path)
-        magic = self._file.read(4)
-        self._file.seek(0)
-        self._next: Callable[[int], bytes] = self._file.read
+        self.file = open_bytes(path)
+        magic = self.file.read(4)
+        self.file.seek(0)
+        self._next: Callable[[int], bytes | memoryview] = self.file.read
+        self._members: Members | None = None
         self.packed = True
         if magic[:2] == b"\x1f\x8b":
-            self._next = gzip.GzipFile(fileobj=self._file).read1  # read() would lose what stands before the damage
+            self._members = Members(self.file)
+            self._next = self._members.read
         elif magic[:3] == b"BZh":
-            self._next = bz2.BZ2File(self._file).read1
+            self._next = bz2.BZ2File(self.file).read1  # read() would lose what stands before the damage
         elif magic == b"\x28\xb5\x2f\xfd":
-            self._next = ZstdReader(self._file).read
+            self._next = ZstdReader(self.file).read
         else:
             self.packed = False
         self._expansion = max_expansion if self.packed else 0
-        self._at = 0
+        self._at = self._end = 0
         self.damage = ""
 
     def readable(self) -> bool:
@@ -116,15 +118,40 @@ class Stream(io.RawIOBase):
             self.damage = f"truncated or corrupt ({' '.join(str(error).split())})"
             return 0
         self._at += len(data)
-        if self._expansion and self._at > max(FREE_BYTES, self._file.tell() * self._expansion):
+        if self._expansion and self._at > max(FREE_BYTES, self.file.tell() * self._expansion):
             self.damage = (
                 f"expands to more than {self._expansion} times its size, which looks like a decompression bomb"
             )
+            self._members = None  # nothing more of it
             return 0
         buffer[: len(data)] = data
         return len(data)
 
+    def sound(self) -> int:
+        """Returns how many of the bytes read, decompressed, stand before the gzip member that is being read: those have been checked."""
+        return self._at - (self._members.given if self._members else 0)
+
+    def resume(self, mark: bytes) -> str:
+        """Goes on behind the damage, at the next gzip member that begins with `mark`; returns what is lost, "" where none follows."""
+        if not self.damage or self._members is None:
+            return ""
+        start = self._members.start
+        try:
+            lost = self._members.skip(mark)
+        except OSError:  # it is the disk; the damage says so
+            return ""
+        if not lost:
+            return ""
+        said = f"{self.damage}: {lost:,} bytes from byte {start:,} on are left out; what follows them is used"
+        self.damage = ""
+        return said
+
+    def place(self) -> int:
+        """Returns how many bytes of the file have been read, as they lie there."""
+        return self._end if self.file.closed else self.file.tell()
+
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        self._end = self.place()
+        self.file.close()
         super().close()

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree
 
-from groundup.base.remote import open_bytes
 from groundup.data.config import ReadConfig
 from groundup.data.decode import Stream
 
@@ -123,17 +122,16 @@ def parquet(file: SourceFile, stream: BufferedReader, config: ReadConfig) -> Ite
 
     number = 0
     try:
-        with open_bytes(file.path) as handle:
-            table = pq.ParquetFile(handle)
-            if not set(TEXT_KEYS) & set(table.schema_arrow.names):
-                names = ", ".join(table.schema_arrow.names[:6])
-                yield Problem(file.label, "no_text", f"has none of the columns {', '.join(TEXT_KEYS)} (it has {names})")
-                return
-            for batch in table.iter_batches(batch_size=256):
-                for row in batch.to_pylist():
-                    number += 1
-                    if (record := _row(file, row, number)) is not None:
-                        yield record
+        table = pq.ParquetFile(cast(Stream, stream.raw).file, pre_buffer=False)  # which would hold many row groups
+        if not set(TEXT_KEYS) & set(table.schema_arrow.names):
+            names = ", ".join(table.schema_arrow.names[:6])
+            yield Problem(file.label, "no_text", f"has none of the columns {', '.join(TEXT_KEYS)} (it has {names})")
+            return
+        for batch in table.iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                number += 1
+                if (record := _row(file, row, number)) is not None:
+                    yield record
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         yield Problem(file.label, "damaged", f"isn't a whole Parquet file ({str(error).splitlines()[0]})")
 

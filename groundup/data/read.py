@@ -15,15 +15,18 @@ from groundup.data.pdf import pdf
 from groundup.data.repository import blobs, is_bare
 from groundup.data.sources import find_files
 from groundup.data.text import Book, books, chapter_at, chapters, pieces
-from groundup.data.warc import warc
+from groundup.data.warc import BEGIN, warc
 
 __all__ = ["CODE", "Problem", "Record", "SourceFile", "find_files", "read_file", "sniff"]
 
 BLOCK_BYTES = 32 << 20  # a plain text larger than this is read in blocks
 
 
-def read_file(file: SourceFile, config: ReadConfig) -> Iterator[Record | Problem]:
-    """Yields the records of one file and the problems met. Never raises for what is wrong with the file."""
+def read_file(file: SourceFile, config: ReadConfig, opened: list[Stream] | None = None) -> Iterator[Record | Problem]:
+    """Yields the records of one file and the problems met. Never raises for what is wrong with the file.
+
+    opened: gets the stream that is read from, which tells its place.
+    """
     if not address(file.path) and is_bare(file.path):
         yield from _repository(file, config)
         return
@@ -40,9 +43,14 @@ def read_file(file: SourceFile, config: ReadConfig) -> Iterator[Record | Problem
     except OSError as error:
         yield Problem(file.label, "unreadable", f"can't be opened ({error.strerror or error})")
         return
+    if opened is not None:
+        opened.append(stream)
     with stream:
         buffered: io.BufferedReader = cast(io.BufferedReader, io.BufferedReader(stream, 1 << 16))
         head = buffered.peek(4096)[:4096]
+        if not head and (lost := stream.resume(BEGIN)):  # only a WARC's first record is damaged
+            yield Problem(file.label, "damaged", lost)
+            head = buffered.peek(4096)[:4096]
         if not head:
             quiet = suffix_of(file.path.name) in CODE and not file.asked  # a package's empty __init__.py is no damage
             yield Problem(file.label, "damaged" if stream.damage else "empty", stream.damage or "is empty", not quiet)

@@ -1,11 +1,12 @@
-"""WARC and WET files: the pages of a crawl, one record at a time; where a file is mixed up, reading goes on at the next record."""
+"""WARC and WET files: the pages of a crawl, a record at a time; where a file is mixed up or damaged, reading goes on at the next."""
 
 import io
 import re
+import sys
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import zstandard
 
@@ -13,9 +14,10 @@ from groundup.data.config import ReadConfig
 from groundup.data.decode import Stream
 from groundup.data.formats import Problem, Record, SourceFile, damage_of
 
-__all__ = ["warc", "warc_records"]
+__all__ = ["BEGIN", "Lost", "warc", "warc_records"]
 
 PAGES = ("text/html", "application/xhtml+xml", "text/plain")
+BEGIN = b"WARC/"  # of a record
 MARK = re.compile(rb"WARC/1\.\d\r?\n")
 MARK_BYTES = 10
 KEPT_BYTES = 4 << 20  # of what was read last, to look for the next record in
@@ -25,6 +27,13 @@ ISO_639_3 = {
     "heb": "he", "hin": "hi", "hun": "hu", "ind": "id", "ita": "it", "jpn": "ja", "kor": "ko", "nld": "nl", "nor": "no", "pol": "pl",
     "por": "pt", "ron": "ro", "rus": "ru", "spa": "es", "swe": "sv", "tha": "th", "tur": "tr", "ukr": "uk", "vie": "vi", "zho": "zh",
 }  # fmt: skip
+
+
+class Lost(NamedTuple):
+    """A stretch of a file in which there is no record: what is wrong ("" where the file's end is the damage), and from where on."""
+
+    message: str
+    since: int = sys.maxsize  # a record that begins here or later may be wrong
 
 
 class Window(io.RawIOBase):
@@ -65,28 +74,43 @@ class Window(io.RawIOBase):
         while (found := MARK.search(data)) is None:
             more = self._stream.read(1 << 20) or b""
             if not more:
-                self._again = b""
+                self._again, self._at = b"", start + len(data)
                 return False
             start, data = start + len(data[:-MARK_BYTES]), data[-MARK_BYTES:] + more
         self._again, self._at = data[found.start() :], start + found.start()
         return True
 
+    def resume(self) -> Lost | None:
+        """Returns what a damage of the file has cost, None where it has none; reading goes on where a gzip member begins a record."""
+        raw = self._stream.raw if isinstance(self._stream, io.BufferedReader) else self._stream
+        if not isinstance(raw, Stream) or not raw.damage:
+            return None
+        self._last.clear()
+        self._kept, since = 0, raw.sound()
+        return Lost(raw.resume(BEGIN), since)
 
-def warc_records(stream: io.BufferedReader | Stream, http: bool = True) -> Iterator[Any]:
-    """Yields the records of a WARC file as fastwarc has them; a message (str) where a stretch was none and the next was looked for."""
+
+def warc_records(stream: io.BufferedReader | Stream, check: bool = False) -> Iterator[Any]:
+    """Yields the records of a WARC file as fastwarc has them, and a `Lost` for each stretch that is none.
+
+    check: for one who asks whether the file is whole: it ends at a damage, and the headers of HTTP stay in the records.
+    """
     from fastwarc.warc import ArchiveIterator
 
     window, number, last, more = Window(stream), 0, 0, True
     while more:
+        more = False
         try:
-            for record in ArchiveIterator(window, parse_http=http):
+            for record in ArchiveIterator(window, parse_http=not check):
                 number, last = number + 1, record.stream_pos
                 yield record
-            return
         except OSError:
             more = window.seek_record(last + 1)
             last = window.tell()
-            yield f"is mixed up after record {number}" + (": what stands there is no record" if more else "")
+            yield Lost(f"is mixed up after record {number}" + (": what stands there is no record" if more else ""))
+        if not more and not check and (lost := window.resume()):
+            more, last = bool(lost.message), window.tell()
+            yield lost
 
 
 def warc(file: SourceFile, stream: io.BufferedReader, config: ReadConfig) -> Iterator[Record | Problem]:
@@ -94,19 +118,28 @@ def warc(file: SourceFile, stream: io.BufferedReader, config: ReadConfig) -> Ite
     from fastwarc.warc import WarcRecordType
 
     wanted = (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion)
-    number = 0
+    number = place = 0
+    held: Record | Problem | None = (
+        None  # the last page, until what stands behind it shows that its gzip member is whole
+    )
     for record in warc_records(stream):
-        if isinstance(record, str):
-            if not damage_of(stream):
-                yield Problem(file.label, "damaged", record)
+        if isinstance(record, Lost):
+            held = None if place >= record.since else held
+            if record.message and not damage_of(stream):
+                yield Problem(file.label, "damaged", record.message)
             continue
+        if held:
+            yield held
+        held, place = None, record.stream_pos
         if record.record_type not in wanted:
             continue
         number += 1
         found = _page(record, f"{file.label}:{number}", file, config)
         if isinstance(found, Problem) and found.rule == "damaged" and damage_of(stream):
-            return
-        yield found
+            continue  # the whole loss is told where reading goes on
+        held = found
+    if held:
+        yield held
     if number == 0:
         yield Problem(file.label, "no_records", "has no response in it")
 
