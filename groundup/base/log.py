@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = ["Progress", "command", "duration", "fitted", "progress", "quantity", "say"]
+
+_screen = threading.RLock()  # a line and a live line aren't written at once
 
 
 def duration(seconds: float) -> str:
@@ -61,9 +64,10 @@ def command(*words: object) -> str:
 
 def say(text: str = "", file: Path | None = None) -> None:
     """Prints a line (above a live line, if there is one) and appends it to `file`, a run's log.txt."""
-    if Progress.live is not None:
-        Progress.live.erase()
-    print(text, flush=True)
+    with _screen:
+        if Progress.live is not None:
+            Progress.live.erase()
+        print(text, flush=True)
     if file is not None:
         with open(file, "a", encoding="utf-8") as stream:
             stream.write(text + "\n")
@@ -90,7 +94,25 @@ class Progress:
         now = time.monotonic()
         if now - self.shown >= (0.1 if self.terminal else 10):
             self.shown = now
-            self.draw()
+            with _screen:
+                self.draw()
+
+    @contextmanager
+    def follow(self, count: Callable[[], float]) -> Iterator[None]:
+        """Looks twice a second at how far others have come, which `count` returns, while the caller waits for them."""
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(0.5):
+                self.advance(count() - self.done)
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def line(self) -> str:
         """Returns the line as shown: label, count, share, rate, time left, note."""

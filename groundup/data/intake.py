@@ -5,6 +5,7 @@ beside the others (one WARC, say) is taken by several workers: each reads it all
 has claimed, so that all are done at the same time.
 """
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,18 +14,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from groundup.data.config import ReadConfig
+from groundup.data.decode import Stream
 from groundup.data.engine import batches
 from groundup.data.read import Problem, Record, SourceFile, read_file
 from groundup.data.rows import is_whole
 from groundup.data.sources import file_bytes
 from groundup.data.stages import extract_part
 
-__all__ = ["PART_BYTES", "Aside", "Reading", "Taken", "part_path", "readings", "take"]
+__all__ = ["PART_BYTES", "Aside", "Reading", "Taken", "Watch", "part_path", "readings", "take"]
 
 UNIT_BYTES, UNIT_FILES = 8 << 20, 500  # of raw files; small ones share a unit
 PART_BYTES, PART_RECORDS = 2 << 20, 400  # of a part: large enough to be worth a file, small enough to lose in a kill
 TURNS = 16  # at most, for one unit
 CLAIM = ".claim"  # beside a part that several workers might make
+PLACE = ".place"  # of a task: how far it has read
 SHOWN = 100  # problems that are told in full
 
 
@@ -66,7 +69,13 @@ class Reading(NamedTuple):
     files: tuple[SourceFile, ...]
     turn: int
     turns: int
+    size: int  # of the files, in bytes
     config: ReadConfig
+
+    @property
+    def place(self) -> Path:
+        """Where the task says how many bytes of its files it has read."""
+        return self.folder / f"reading-{self.unit:06d}-{self.turn:02d}{PLACE}"
 
     def __str__(self) -> str:
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
@@ -85,14 +94,16 @@ class Taken(NamedTuple):
 
 def readings(files: Sequence[SourceFile], folder: Path, processes: int, config: ReadConfig) -> list[Reading]:
     """Returns the tasks. How many turns a unit is taken in depends on the processes; what its parts are called and hold doesn't."""
-    for claim in folder.glob(f"*{CLAIM}"):
-        claim.unlink()  # of a run that was killed
-    units = [(tuple(unit), sum(map(file_bytes, unit))) for unit in batches(files, file_bytes, UNIT_BYTES, UNIT_FILES)]
-    share = sum(size for _, size in units) / (4 * processes)
+    for kind in (CLAIM, PLACE):
+        for left in folder.glob(f"*{kind}"):
+            left.unlink()  # of a run that was killed
+    sized = ((file, file_bytes(file)) for file in files)
+    units = [tuple(zip(*unit)) for unit in batches(sized, lambda item: item[1], UNIT_BYTES, UNIT_FILES)]
+    share = sum(sum(sizes) for _, sizes in units) / (4 * processes)
     found = []
-    for number, (unit, size) in enumerate(units):
-        turns = min(processes, TURNS) if size > share else 1
-        found += [Reading(folder, number, unit, turn, turns, config) for turn in range(turns)]
+    for number, (unit, sizes) in enumerate(units):
+        turns = min(processes, TURNS) if sum(sizes) > share else 1
+        found += [Reading(folder, number, unit, turn, turns, sum(sizes), config) for turn in range(turns)]
     return found
 
 
@@ -118,12 +129,17 @@ class _Reader:
 
     def __init__(self, task: Reading) -> None:
         self.task, self.aside, self.sound = task, Aside(), False
+        self._before, self._opened = 0, list[Stream]()
+
+    def place(self) -> int:
+        """Returns how many bytes of the files have been read."""
+        return self._before + sum(stream.place() for stream in self._opened)
 
     def records(self) -> Iterator[Record]:
         """Yields the records of all files."""
         for file in self.task.files:
             count, damaged = 0, False
-            for item in read_file(file, self.task.config):
+            for item in read_file(file, self.task.config, self._opened):
                 if isinstance(item, Problem):
                     self.aside.add(item)
                     damaged |= item.rule == "damaged"
@@ -131,6 +147,8 @@ class _Reader:
                     count += 1
                     yield item
             self.sound |= count > 0 and not damaged
+            self._before = self.place()
+            self._opened.clear()
 
 
 def take(task: Reading) -> Taken:
@@ -141,4 +159,26 @@ def take(task: Reading) -> Taken:
         path = part_path(task.folder, task.unit, number)
         if (task.turns == 1 or _claimed(path, number, task)) and not is_whole(path):
             extract_part((path, batch))
+        task.place.write_text(str(reader.place()))
     return Taken(task.unit, task.turn, parts, reader.aside, reader.sound)
+
+
+class Watch:
+    """How much of the input has been read. Each task says so in a file, so it is seen alike in this process and on a cluster."""
+
+    def __init__(self, tasks: Sequence[Reading], ahead: int) -> None:
+        self.total = sum(task.size for task in tasks if task.turn == 0)
+        self.done = 0  # tasks; the next `ahead` may be under way
+        self._tasks, self._ahead = tasks, ahead
+        self._read, self._counted = Counter[int](), 0  # unit -> bytes; the tasks that were done by then
+
+    def bytes(self) -> int:
+        """Returns how many bytes have been read by now."""
+        done = self.done
+        for task in self._tasks[self._counted : done]:
+            self._read[task.unit] = task.size
+        self._counted = done
+        for task in self._tasks[done : done + self._ahead]:
+            with contextlib.suppress(OSError, ValueError):  # it has said nothing yet, or is about to
+                self._read[task.unit] = max(self._read[task.unit], min(int(task.place.read_text()), task.size))
+        return self._read.total()

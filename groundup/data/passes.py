@@ -21,16 +21,16 @@ from groundup.data.decontaminate import Question
 from groundup.data.engine import Map, workers
 from groundup.data.extract import Drop
 from groundup.data.furniture import find_furniture
-from groundup.data.intake import PART_BYTES, Aside, Reading, Taken, part_path, readings, take
+from groundup.data.intake import PART_BYTES, Aside, Reading, Taken, Watch, part_path, readings, take
 from groundup.data.pool import peak_bytes
 from groundup.data.read import Problem, SourceFile
+from groundup.data.rows import STAGES
 from groundup.data.settle import Settled, join_features, settle_part, tasks
 from groundup.data.stages import KERNELS, begin, compile_kernel, judge_part
 
 __all__ = ["Work", "build_documents"]
 
 SHOWN = 20  # lines about files that were left out
-STAGE_ORDER = ("read", "extract", "url", "clean", "language", "quality", "decontaminate", "duplicates", "mix")
 
 
 class Work(NamedTuple):
@@ -77,11 +77,12 @@ def _extract(run_map: Map, files: list[SourceFile], config: BuildConfig, parts: 
     sound = False
     tasks = readings(files, parts, run_map.processes, config.read)
     kernels = KERNELS if run_map.processes > 1 else ()
-    with progress("reading", len(tasks), "units of files") as bar:
+    watch = Watch(tasks, 2 * run_map.processes)
+    with progress("reading", watch.total, "B") as bar, bar.follow(watch.bytes):
         for taken in run_map(_first, (*kernels, *tasks)):
             if taken is None:
                 continue
-            bar.advance(1)
+            watch.done += 1
             counts[taken.unit], sound = taken.parts, sound or taken.sound
             if taken.turn == 0:
                 aside.join(taken.aside)
@@ -169,7 +170,7 @@ def _write(run: Run, run_map: Map, config: BuildConfig, judged: list[Path], asid
 def _stats(sums: Settled, aside: Aside) -> dict[str, Any]:
     """Returns the funnel and the sums over all parts."""
     funnel = {("read", rule): [count, 0, aside.examples[rule]] for rule, count in aside.counts.items()} | sums.funnel
-    order = sorted(funnel.items(), key=lambda item: (STAGE_ORDER.index(item[0][0]), -item[1][0], item[0][1]))
+    order = sorted(funnel.items(), key=lambda item: (("read", *STAGES).index(item[0][0]), -item[1][0], item[0][1]))
     return {
         "sources": sums.sources, "languages": sums.languages, "changes": sums.changes,
         "funnel": [{"stage": s, "rule": r, "dropped": n, "bytes": b, "example_id": e} for (s, r), (n, b, e) in order],

@@ -15,7 +15,10 @@ from groundup.data.extract import Drop
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["HEADING_MARK", "Row", "is_whole", "read_columns", "read_part", "site_of", "write_part"]
+__all__ = ["STAGES", "HEADING_MARK", "Row", "is_whole", "read_columns", "read_part", "site_of", "write_part"]
+
+# What may turn a document away, in order; a file that can't be read is turned away before, by "read".
+STAGES = ("extract", "url", "clean", "language", "quality", "decontaminate", "duplicates", "mix")
 
 HEADING_MARK = "\x01"  # before a line that was a heading
 

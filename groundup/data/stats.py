@@ -12,6 +12,7 @@ from groundup.base.files import read_json, write_text
 from groundup.base.log import command, progress, quantity, say
 from groundup.base.runs import Run
 from groundup.data.config_why import StatsConfig, finished
+from groundup.data.rows import STAGES
 from groundup.data.why import PLACES, meaning, number
 
 __all__ = ["Tally", "funnel", "main", "render", "tally"]
@@ -19,7 +20,6 @@ __all__ = ["Tally", "funnel", "main", "render", "tally"]
 SHOWN = 20  # sources in a table
 LANGUAGES = 12  # languages in the page
 COPY = re.compile(r"~\d+$")  # behind the id of a document that the mix repeats
-STAGES = ("extract", "url", "clean", "language", "quality", "decontaminate", "duplicates", "mix")
 
 
 @dataclass
