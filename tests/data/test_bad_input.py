@@ -78,7 +78,7 @@ def files(warc: Callable[..., bytes]) -> dict[str, tuple[bytes, str]]:
         "invalid.txt": (b"\x81\x8d\x8f\x90\x9d" * 80, "neither UTF-8"),
         "invalid.jsonl": (b'{"text": "caf\xe9"}\n', "line 1 isn't UTF-8"),
         "broken.jsonl": (b'{"text": \n', "line 1 isn't JSON"),
-        "chats.jsonl": (b'{"messages": []}\n', "it has messages"),
+        "chats.jsonl": (b'{"messages": []}\n', "its keys: messages"),
         "cut.warc.gz": (pages[:-40], "truncated or corrupt"),
         "cut.txt.gz": (gzip.compress(prose(1).encode())[:-9], "truncated or corrupt"),
         "cut.xml.bz2": (bz2.compress(wiki())[:-30], "truncated or corrupt"),
