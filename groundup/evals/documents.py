@@ -13,7 +13,7 @@ from groundup.base.errors import DataError
 from groundup.base.files import atomic_file
 from groundup.base.log import command, progress, say
 from groundup.base.records import Document, read_documents
-from groundup.base.runs import resolve_checkpoint
+from groundup.base.runs import open_run, resolve_checkpoint
 from groundup.evals.config import PerplexityConfig
 from groundup.evals.perplexity import bits_of_each
 from groundup.model.weights import load_model
@@ -58,5 +58,7 @@ def main(config: PerplexityConfig) -> None:
     for name, values in found.items():
         say(f"  {name:22}{len(values):>11,}" + "".join(f"{x:>12.3f}" for x in np.quantile(values, SHARES)))
     limit = np.quantile(next(iter(found.values())), SHARES[-1])  # of what was kept
-    say(f"wrote {config.target}\nnext: {command('data', 'build', config.project)} --scores.path {config.target} "
+    before = open_run(config.project, "data").path / "config.toml"
+    again = f"{command('data', 'build', config.project)}{f' --config {before}' if before.exists() else ''}"
+    say(f"wrote {config.target}\nnext: {again} --scores.path {config.target} "
         f"--scores.column bits_per_byte --scores.better low --scores.most {limit:.3g}")  # fmt: skip

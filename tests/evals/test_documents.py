@@ -1,12 +1,14 @@
 """`groundup eval perplexity`: bits per byte of each document, alone, as a column that `data build` filters on."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from groundup.base.config import load_toml
 from groundup.base.errors import ConfigError, DataError
 from groundup.base.files import write_jsonl
 from groundup.base.records import Document, write_documents
@@ -58,6 +60,12 @@ def test_the_column_can_be_filtered_on(project: Path, capsys: pytest.CaptureFixt
     main(PerplexityConfig(project))
     shown = capsys.readouterr().out
     assert "--scores.column bits_per_byte --scores.better low --scores.most" in shown
+    assert (
+        cli_main(shlex.split(shown.rpartition("next: ")[2])[1:]) == 0
+    )  # as it is printed: with the build's own settings
+    again = load_toml(open_run(project, "data").path / "config.toml")
+    assert again["heldout"] == 0.0
+    assert again["scores"]["better"] == "low"
     rows = pq.read_table(project / "perplexity.parquet").to_pylist()
     assert {row["id"] for row in rows} == {f"raw.jsonl:t{k}" for k in range(3)}
     worst = max(rows, key=lambda row: row["bits_per_byte"])
