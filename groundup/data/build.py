@@ -41,6 +41,7 @@ def build(config: BuildConfig) -> Run:
     files, unread = find_files(config.inputs, config.read)
     inputs = _inputs(config, files)
     if unchanged(run, toml, inputs, FREE):
+        _remove_parts(run)
         return run
     processes = processes_for(config.processes, sum(map(file_bytes, files)))
     if processes > 1 and config.engine == "local":
@@ -56,6 +57,7 @@ def build(config: BuildConfig) -> Run:
     try:
         with record(run, toml, inputs) as results:
             results.update(build_documents(work))
+        _remove_parts(run)
     except DataError:
         if not run.done:  # an earlier result, if there was one, stands again
             _remove(run.path)
@@ -78,6 +80,11 @@ def _inputs(config: BuildConfig, files: list[SourceFile]) -> dict[str, Path]:
     if len(readable) < len(files):
         return problems | {f.label: f.path for f in readable}
     return problems | {f"raw {n}" if n else "raw": path for n, path in enumerate(config.inputs)}
+
+
+def _remove_parts(run: Run) -> None:
+    """Removes the parts of a finished build: only then, so that a kill in the midst of it costs nothing."""
+    shutil.rmtree(run.path / "parts", ignore_errors=True)
 
 
 def _remove(path: Path) -> None:

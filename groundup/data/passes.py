@@ -3,7 +3,6 @@ each site is known, the rules. Duplicates and the held-out split are decided at 
 the results.
 """
 
-import shutil
 from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +61,6 @@ def build_documents(work: Work) -> dict[str, Any]:
         judged = _judge(run_map, extracted, parts, config)
         results = _write(run, run_map, config, judged, aside)
         held = max(run_map.peak_bytes, peak_bytes())
-    shutil.rmtree(parts)
     run.log(f"{results['kept']:,} of {results['raw_documents']:,} documents kept ({quantity(results['kept_bytes'])}B), "
             f"{results['heldout']:,} held out; no process took more than {held / 1e6:,.0f} MB of memory")  # fmt: skip
     return results | {"peak_bytes": held}
