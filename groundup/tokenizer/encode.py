@@ -336,19 +336,17 @@ class Tokenizer:
 
         return Joiner(self._bytes)
 
-    def _many(self, size: int) -> bool:
-        """Returns whether so many ids are decoded by compiled code; as for `_worth`, loading it must pay."""
-        self._asked_back += size
-        return size > MANY_IDS and ("_joiner" in self.__dict__ or self._asked_back > WORTH_JOINING)
-
     def decode_bytes(self, ids: "Iterable[int] | np.ndarray") -> bytes:
         """Returns the bytes that the ids stand for. Raises: TokenizerError for an id out of range."""
-        ids = ids if isinstance(ids, Sized) else list(ids)
-        return self._joined(ids).tobytes() if self._many(len(ids)) else self._looked_up(ids)
+        return bytes(self._decoded(ids))
 
-    def _looked_up(self, ids: Any) -> bytes:
-        """Returns the same without compiled code."""
-        ids, table = list(ids), self._bytes
+    def _decoded(self, ids: Any) -> bytes | memoryview:
+        """Returns the same; many ids are decoded by compiled code, once so much was asked for that loading it pays."""
+        ids, table = ids if isinstance(ids, Sized) else list(ids), self._bytes
+        self._asked_back += len(ids)
+        if len(ids) > MANY_IDS and ("_joiner" in self.__dict__ or self._asked_back > WORTH_JOINING):
+            return self._joined(ids).data
+        ids = list(ids)
         if ids and not (min(ids) >= 0 and max(ids) < len(table)):
             self.token_bytes(int(next(i for i in ids if not 0 <= i < len(table))))
         return b"".join([table[i] for i in ids])
@@ -370,9 +368,7 @@ class Tokenizer:
         Raises: TokenizerError for an id out of range.
         Equal to: groundup.tokenizer.plain.decode
         """
-        ids = ids if isinstance(ids, Sized) else list(ids)
-        found = self._joined(ids).data if self._many(len(ids)) else self._looked_up(ids)
-        return str(found, "utf-8", "replace")
+        return str(self._decoded(ids), "utf-8", "replace")
 
 
 def check_specials(specials: Sequence[str]) -> None:
